@@ -1,0 +1,1 @@
+"""Benchmarks: each asks a question, asserts correctness before timing, and reports ratios from interleaved runs."""

@@ -1,0 +1,23 @@
+"""`python -m benchmarks NAME [--quick]` runs one benchmark, prints its table and writes its JSON."""
+
+import argparse
+import importlib
+import os
+from pathlib import Path
+
+NAMES = ("ensemble",)
+
+
+def main() -> None:
+    """Run the benchmark that was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--quick", action="store_true", help="toy sizes: does it run, not how fast")
+    parser.add_argument("--json", type=Path, help="where the JSON goes (default: benchmarks/results/NAME.json)")
+    options = parser.parse_args()
+    os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+    importlib.import_module(f"benchmarks.{options.name}").main(quick=options.quick, path=options.json)
+
+
+if __name__ == "__main__":
+    main()

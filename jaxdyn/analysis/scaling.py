@@ -1,0 +1,262 @@
+"""Power laws: how fast a quantity falls or grows with the width, with an interval over seeds.
+
+For values y[w, s] > 0 at coordinates x_w (widths) and members s (seeds), the fit is least squares on
+
+    log ȳ_w = log prefactor + exponent · log x_w,      log ȳ_w = mean_s log y[w, s],
+
+ȳ the *geometric* mean over the members. The choice is deliberate: the slope is then exactly the mean of the slopes fitted to
+each member alone, so that the members of an ensemble with common random numbers stay paired across widths, no member outweighs
+the others (an arithmetic mean follows its largest member, and its logarithm is biased by an amount that changes with the
+spread), and the interval is the interval of a plain mean of independent numbers.
+
+The 95 % interval is the studentised (bootstrap-t, equal-tailed) bootstrap: whole members are resampled, the same ones at all
+widths. Coverage measured with 8 members (4000 draws, Monte-Carlo error 0.4 %), for normal, log-exponential and Student-t3 noise
+independent in each value and for the same noise put on a member's exponent directly: 93.2-94.5 %, where the percentile bootstrap
+covers 86-89 % and BCa 85-89 %; for log-normal noise, 92 % and 89 % against 86 % and 78 %. Below 5 members resamples without any
+spread make the bootstrap-t useless and the interval is Student's t (exact for normal noise, 94-97 % measured, 82 % for log-normal
+noise on the exponent with 4 members).
+
+This is a description of the fitted range, not a proof of a power law: the range is always reported with the exponent. The
+interval covers the scatter between members, not the error of fitting a straight line to a curved relation.
+
+References:
+    B. Efron, R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 12 (bootstrap-t), 14 (BCa).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from xarray import DataArray
+else:
+    DataArray = Any
+
+NUM_RESAMPLES = 10_000
+"""Bootstrap resamples, unless told otherwise: the Monte-Carlo error of an end of the interval is about 1 % of its length."""
+
+RESAMPLING_SEED = 0
+"""Seed of the resampling, fixed: the same data always give the same interval."""
+
+STUDENT_T = {2: 12.706204736432095, 3: 4.302652729696142, 4: 3.182446305284263}
+"""97.5 % quantile of Student's t with members - 1 degrees of freedom, for fewer members than the bootstrap-t can use."""
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a power law was fitted to.
+
+    Attributes:
+        dim: the dimension of the fit.
+        over: the dimension of the members.
+        low: smallest coordinate.
+        high: largest coordinate.
+        num_points: number of coordinates.
+        num_members: members that entered the fit; an `int`, or a `DataArray` over the remaining dimensions.
+        num_excluded: members left out because one of their values is not finite; likewise.
+    """
+
+    dim: str
+    over: str
+    low: float
+    high: float
+    num_points: int
+    num_members: Any
+    num_excluded: Any
+
+
+@dataclass(frozen=True, eq=False)
+class PowerLaw:
+    """y = prefactor · x^exponent. Numbers are floats, or `DataArray`s over the dimensions that were not fitted.
+
+    Attributes:
+        exponent: the slope of log ȳ against log x; NaN where fewer than 2 members are finite.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        prefactor: ȳ at x = 1.
+        fitted: what it was fitted to.
+    """
+
+    exponent: Any
+    low: Any
+    high: Any
+    prefactor: Any
+    fitted: Fitted
+
+    def __call__(self, x: Any) -> Any:
+        """The fitted line at `x`.
+
+        Example:
+            >>> PowerLaw(-0.5, -0.6, -0.4, 3.0, Fitted("width", "seed", 4.0, 64.0, 5, 8, 0))(9.0)
+            1.0
+        """
+        return self.prefactor * x**self.exponent
+
+    def __str__(self) -> str:
+        fitted = self.fitted
+        what = f"{fitted.dim}s {fitted.low:g}–{fitted.high:g} ({fitted.num_points})"
+        if not isinstance(self.exponent, float):
+            return f"exponents {_span(self.exponent)} over {', '.join(map(str, self.exponent.dims))}; {what}"
+        numbers = f"exponent {self.exponent:.2f} [{self.low:.2f}, {self.high:.2f}]".replace("-", "−")
+        excluded = f", {fitted.num_excluded} excluded as not finite" if fitted.num_excluded else ""
+        return f"{numbers}, {what}, {fitted.num_members} {fitted.over}s{excluded}"
+
+
+def power_law(array: DataArray, dim: str, *, over: str, num_resamples: int = NUM_RESAMPLES) -> PowerLaw:
+    """Fit y = prefactor · x^exponent, x the coordinate of `dim`, with a 95 % interval over the members of `over`.
+
+    Members with a value that is not finite are left out and counted: mind that leaving out the runs that diverged describes the
+    survivors only.
+
+    Args:
+        array: positive values, with the dimensions `dim` and `over` and any others; each cell of the others gets its own fit.
+        dim: dimension of the fit, with a positive numeric coordinate (`width`).
+        over: dimension of the independent members (`seed`).
+        num_resamples: bootstrap resamples.
+
+    Returns:
+        The fit: floats, or `DataArray`s if there are other dimensions.
+
+    Raises:
+        ValueError: for a missing dimension or coordinate, fewer than 3 points or 2 members, or values that are not positive.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> noise = np.exp(0.1 * np.random.default_rng(0).normal(size=(5, 8)))
+        >>> width = np.array([32, 64, 128, 256, 512])
+        >>> array = xr.DataArray(3 * width[:, None] ** -0.5 * noise, dims=("width", "seed"), coords={"width": width})
+        >>> print(power_law(array, "width", over="seed"))
+        exponent −0.50 [−0.54, −0.46], widths 32–512 (5), 8 seeds
+    """
+    import xarray as xr
+
+    x = _coordinate(array, dim, over)
+    cells = array.transpose(..., dim, over)
+    values = np.asarray(cells.values, dtype=np.float64)
+    _check_positive(cells, values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(values)
+
+    abscissa = np.log(x) - np.log(x).mean()
+    slopes = np.einsum("w,...ws->...s", abscissa / np.sum(abscissa**2), logs)
+    levels = logs.mean(axis=-2) - slopes * np.log(x).mean()
+    is_kept = np.isfinite(logs).all(axis=-2)  # [*cells, s]
+
+    shape = is_kept.shape[:-1]
+    found = np.full((4, *shape), np.nan)
+    for cell in np.ndindex(*shape):
+        kept = is_kept[cell]
+        if kept.sum() >= 2:
+            level = float(np.exp(levels[cell][kept].mean()))
+            found[(slice(None), *cell)] = (*mean_interval(slopes[cell][kept], num_resamples=num_resamples), level)
+
+    def labelled(numbers: Any) -> Any:
+        if not shape:
+            return numbers.item()
+        return xr.DataArray(numbers, dims=cells.dims[:-2], coords=cells.isel({dim: 0, over: 0}, drop=True).coords)
+
+    members = is_kept.sum(axis=-1)
+    fitted = Fitted(
+        dim, over, float(x.min()), float(x.max()), len(x), labelled(members), labelled(is_kept.shape[-1] - members)
+    )
+    exponent, low, high, prefactor = (labelled(numbers) for numbers in found)
+    return PowerLaw(exponent, low, high, prefactor, fitted)
+
+
+def mean_interval(values: Any, *, num_resamples: int = NUM_RESAMPLES) -> Interval:
+    """The mean of independent values and its 95 % interval: bootstrap-t, or Student's t for fewer than 5 values.
+
+    For ratios, take logarithms first and exponentiate the three numbers. Nothing is left out: a value that is not finite makes all
+    three NaN.
+
+    Args:
+        values: one number a member, [s].
+        num_resamples: bootstrap resamples.
+
+    Returns:
+        `(mean, low, high)`. Where most values are equal and few differ, an end may be infinite.
+
+    Raises:
+        ValueError: for anything but a vector of at least 2 values, or fewer than 1000 resamples.
+
+    Example:
+        >>> mean_interval([1.0, 2.0, 3.0])
+        Interval(mean=2.0, low=-0.4841377117231, high=4.4841377117231)
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or sample.size < 2:
+        raise ValueError(f"An interval needs a vector of at least 2 members, but the values have shape {sample.shape}.")
+    if num_resamples < 1000:
+        raise ValueError(
+            f"`num_resamples` must be at least 1000 for the ends of a 95 % interval, but is {num_resamples}."
+        )
+    if not np.isfinite(sample).all():
+        return Interval(np.nan, np.nan, np.nan)
+    mean, spread, size = float(sample.mean()), float(sample.std(ddof=1)), sample.size
+    error = spread / np.sqrt(size)
+    if error == 0.0:
+        return Interval(mean, mean, mean)
+    if size in STUDENT_T:
+        return Interval(mean, float(mean - STUDENT_T[size] * error), float(mean + STUDENT_T[size] * error))
+    lower, upper = _studentised_quantiles((sample - mean) / spread, num_resamples)
+    return Interval(mean, float(mean - upper * error), float(mean - lower * error))
+
+
+def _studentised_quantiles(standardised: np.ndarray, num_resamples: int) -> tuple[float, float]:
+    """2.5 % and 97.5 % quantiles of (mean* - mean) / error* over resamples of the members."""
+    size = len(standardised)
+    draws = np.random.default_rng(RESAMPLING_SEED).multinomial(size, np.full(size, 1 / size), size=num_resamples)
+    means = draws @ standardised / size  # [b]
+    variances = (draws @ standardised**2 / size - means**2) * size / (size - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = means / np.sqrt(variances / size)
+    t = np.where(variances > 1e-12, t, np.copysign(np.inf, means))  # a resample without spread
+    lower, upper = np.quantile(t, [0.025, 0.975], method="inverted_cdf")
+    return float(lower), float(upper)
+
+
+def _coordinate(array: Any, dim: str, over: str) -> np.ndarray:
+    """The positive coordinate of `dim`, after checking what can be checked without the values."""
+    for name in (dim, over):
+        if name not in array.dims:
+            raise ValueError(f"The array has no dimension `{name}`; its dimensions are {tuple(array.dims)}.")
+    if dim == over:
+        raise ValueError(
+            f"`dim` and `over` are both {dim!r}; the fit runs along one dimension and the members along another."
+        )
+    if dim not in array.coords:
+        raise ValueError(
+            f"The array has no coordinate for `{dim}`; assign one, such as array.assign_coords({dim}=[…])."
+        )
+    x = np.asarray(array[dim].values)
+    if x.dtype.kind not in "iuf" or not np.all((x > 0) & np.isfinite(x.astype(float))):
+        raise ValueError(f"A power law needs positive numbers as the coordinate `{dim}`, but it is {x.tolist()}.")
+    if len(np.unique(x)) < 3:
+        raise ValueError(f"A power law needs at least 3 points, but `{dim}` is {x.tolist()}.")
+    if array.sizes[over] < 2:
+        raise ValueError(f"An interval needs at least 2 members, but `{over}` has {array.sizes[over]}.")
+    return x.astype(np.float64)
+
+
+def _check_positive(cells: Any, values: np.ndarray) -> None:
+    bad = np.argwhere(np.isfinite(values) & (values <= 0))
+    if len(bad):
+        place = dict(zip(cells.dims, (int(i) for i in bad[0]), strict=True))
+        where = {str(name): cells[name].values[i].item() if name in cells.coords else i for name, i in place.items()}
+        raise ValueError(
+            f"A power law needs positive values, but {cells.name or 'the array'} is {values[tuple(bad[0])]:g} at {where} "
+            f"({len(bad)} such values). Select the records where it is positive."
+        )
+
+
+def _span(array: Any) -> str:
+    return f"{float(array.min()):.2f} to {float(array.max()):.2f}".replace("-", "−")

@@ -1,0 +1,5 @@
+"""Published phenomena, one module each: `Config`, `PRESETS`, `run`, `claims`, `figure`, on the public API alone."""
+
+from jaxdyn.experiments import width
+
+__all__ = ["width"]

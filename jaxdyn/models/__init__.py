@@ -1,0 +1,25 @@
+"""Finite networks as `Model(init, apply, kernel)`."""
+
+from jaxdyn.models.base import Kernels, Model
+from jaxdyn.models.flax import from_linen, from_nnx
+from jaxdyn.models.mlp import mlp
+from jaxdyn.models.scaling import maximal_update, ntk, standard
+from jaxdyn.models.taylor import exact, linear, quadratic, taylor
+from jaxdyn.models.width import Width, widths
+
+__all__ = [
+    "Kernels",
+    "Model",
+    "Width",
+    "exact",
+    "from_linen",
+    "from_nnx",
+    "linear",
+    "maximal_update",
+    "mlp",
+    "ntk",
+    "quadratic",
+    "standard",
+    "taylor",
+    "widths",
+]

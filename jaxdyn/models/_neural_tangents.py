@@ -1,0 +1,160 @@
+"""neural-tangents 0.6.5 on today's JAX: one lazy import, and the infinite-width kernels of dense networks through it.
+
+The package is no longer maintained. It imports names that JAX has removed, and TensorFlow for one function that nobody here
+needs. On first use this module lends JAX those names, puts an empty module in the place of the TensorFlow one, imports
+neural-tangents, and takes the names back. It is the only file that may touch JAX internals.
+
+Activations whose Gaussian expectations neural-tangents knows in closed form use it; other smooth ones go by `models.dual`.
+
+References:
+    Novak et al., arXiv 1912.02803. Jacot et al., arXiv 1806.07572. Lee et al., arXiv 1711.00165.
+"""
+
+import functools
+import importlib
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdyn.models import dual
+from jaxdyn.models.base import Kernels
+
+_LOCK = threading.Lock()
+
+
+def neural_tangents() -> types.ModuleType:
+    """The neural-tangents package, imported on first use."""
+    if "neural_tangents" not in sys.modules:
+        with _LOCK, _borrowed_names(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            placeholder = types.ModuleType("neural_tangents.experimental")
+            placeholder.empirical_ntk_fn_tf = None  # type: ignore[attr-defined]
+            sys.modules.setdefault(placeholder.__name__, placeholder)
+            importlib.import_module("neural_tangents")
+    return sys.modules["neural_tangents"]
+
+
+def stax() -> Any:
+    """`neural_tangents.stax`."""
+    return neural_tangents().stax
+
+
+def dense_kernel(*, activation: Any, num_hidden: int, bias: float) -> Callable[..., Kernels]:
+    """The infinite-width kernels of a fully connected network in NTK scaling, z = W h/√fan_in + β b, with a linear output.
+
+    Args:
+        activation: elementwise σ, as handed to `models.mlp`.
+        num_hidden: number of hidden layers.
+        bias: β.
+
+    Returns:
+        `(x1, x2=None) -> Kernels(nngp, ntk)`, [n1, n2] each, of one output. Inputs [n, *d] are flattened.
+
+    Raises:
+        ValueError: (from the kernel) where the series of an activation does not settle; the input variance is named.
+    """
+
+    def kernel(x1: Any, x2: Any = None) -> Kernels:
+        a = jnp.asarray(x1).reshape(len(x1), -1)
+        b = a if x2 is None else jnp.asarray(x2).reshape(len(x2), -1)
+        if a.shape[1] != b.shape[1]:
+            raise ValueError(f"The inputs have dimensions {a.shape[1]} and {b.shape[1]}; a kernel compares equal ones.")
+        layer = _closed_form(activation)
+        if layer is None and num_hidden > 0:
+            return dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias)(a, b)
+        return _evaluate(layer, num_hidden, bias, a, b)
+
+    return kernel
+
+
+def _evaluate(layer: Any, num_hidden: int, bias: float, x1: Any, x2: Any) -> Kernels:
+    layers = stax()
+    dense = functools.partial(layers.Dense, 1, W_std=1.0, b_std=bias or None, parameterization="ntk")
+    with _calm():
+        stack = [block for _ in range(num_hidden) for block in (dense(), layer())]
+        _, _, kernel_fn = layers.serial(*stack, dense())
+        found = kernel_fn(x1, x2, ("nngp", "ntk"))
+    return Kernels(found.nngp, found.ntk)
+
+
+def _closed_form(activation: Any) -> Callable[[], Any] | None:
+    """The neural-tangents layer of an activation whose expectations are known, or None."""
+    layers, function, settings = stax(), activation, {}
+    if isinstance(activation, functools.partial) and not activation.args:
+        function, settings = activation.func, dict(activation.keywords)
+    if function is jax.nn.gelu:
+        return layers.Gelu if settings == {"approximate": False} else None
+    if function is jax.nn.leaky_relu:
+        return functools.partial(layers.LeakyRelu, alpha=settings.get("negative_slope", 0.01))
+    if settings:
+        return None
+    known = {
+        jax.nn.relu: layers.Relu,
+        jax.lax.erf: layers.Erf,
+        jax.scipy.special.erf: layers.Erf,
+        jnp.sin: layers.Sin,
+        jax.lax.sin: layers.Sin,
+        jnp.cos: layers.Cos,
+        jax.lax.cos: layers.Cos,
+        jnp.abs: layers.Abs,
+        jnp.exp: layers.Exp,
+        jnp.square: functools.partial(layers.Monomial, 2),
+        jax.nn.identity: layers.Identity,
+    }
+    try:
+        return known.get(function)
+    except TypeError:  # not hashable, so nothing we know
+        return None
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """neural-tangents relies on rank promotion, and warns of what it cannot mend."""
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.default_matmul_precision("highest"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _borrowed_names() -> Iterator[None]:
+    """Lend JAX the names that neural-tangents imports, and take them back."""
+    import jax.core
+    import jax.extend.core
+    import jax.interpreters.ad
+    from jax._src import ad_util, util
+
+    lent: list[tuple[Any, str]] = []
+
+    def lend(module: Any, name: str, value: Any) -> None:
+        if not hasattr(module, name):
+            setattr(module, name, value)
+            lent.append((module, name))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("Jaxpr", "JaxprEqn", "Literal", "Var", "Primitive"):
+            lend(jax.core, name, getattr(jax.extend.core, name))
+        lend(jax.interpreters.ad, "zeros_like_p", getattr(ad_util, "zeros_like_p", None))
+        had_util = "jax.util" in sys.modules
+        if not had_util:
+            stand_in = types.ModuleType("jax.util")
+            stand_in.safe_map, stand_in.safe_zip = util.safe_map, util.safe_zip  # type: ignore[attr-defined]
+            sys.modules["jax.util"] = stand_in
+    try:
+        yield
+    finally:
+        for module, name in lent:
+            delattr(module, name)
+        if not had_util:
+            del sys.modules["jax.util"]

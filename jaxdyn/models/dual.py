@@ -1,0 +1,143 @@
+"""Infinite-width kernels of dense networks whose activation has no closed form, by Hermite series.
+
+For jointly Gaussian u, v with variances p, q and correlation ρ (Mehler's formula)
+
+    E[σ(u) σ(v)] = Σ_k a_k(p) a_k(q) ρ^k,   a_k(q) = E[σ(√q z) h_k(z)],   h_k the normalised Hermite polynomials,
+
+and the same with σ' for the tangent kernel. The coefficients come from one Gauss–Hermite rule of `degree` nodes an input, the
+kernel from `degree` fused passes over the n1 × n2 correlations. A tensor rule costs degree² evaluations of σ a pair instead, 49 s
+where this takes a fraction of one (128 digits, tanh, two hidden layers, 2-core CPU).
+
+The degree doubles until the kernel of the most demanding inputs, diagonal included, changes by less than 1e-8. Functions with
+kinks do not get there and are refused. Computed in float64 whatever the inputs.
+
+References:
+    Daniely, Frostig, Singer, arXiv 1602.05897 (dual activations). Jacot et al., arXiv 1806.07572 (the recursion).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdyn.models.base import Kernels
+
+_DEGREES = (25, 50, 100, 200, 400, 800)
+_TOLERANCE = 1e-8
+_CHECKED = 16  # inputs on which the degree is chosen
+_ROWS = 64  # rows of the kernel that are summed at a time, so that they stay in cache
+
+
+def dense_kernel(*, activation: Callable[[Any], Any], num_hidden: int, bias: float) -> Callable[..., Kernels]:
+    """The kernels of a fully connected network in NTK scaling, z = W h/√fan_in + β b, with a linear output.
+
+    Args:
+        activation: elementwise σ, smooth.
+        num_hidden: number of hidden layers.
+        bias: β.
+
+    Returns:
+        `(x1: [n1, d], x2: [n2, d]) -> Kernels(nngp, ntk)`, [n1, n2] each, in the default float type. Not traceable: the degree
+        follows from the inputs.
+
+    Raises:
+        ValueError: (from the kernel) where the series does not settle; the input variance is named.
+    """
+
+    def kernel(x1: Any, x2: Any) -> Kernels:
+        a, b = _concrete(activation, x1), _concrete(activation, x2)
+        with jax.enable_x64(True):
+            degree = _degree(activation, num_hidden, bias, np.concatenate([a, b]))
+            found = _recursion(activation, num_hidden, bias, jnp.asarray(a), jnp.asarray(b), degree)
+            found = jax.device_get(found)
+        return Kernels(*(jnp.asarray(part, float) for part in found))
+
+    return kernel
+
+
+def _recursion(activation: Any, num_hidden: int, bias: float, x1: Any, x2: Any, degree: int) -> tuple[Any, Any]:
+    with jax.default_matmul_precision("highest"):
+        d = x1.shape[1]
+        nngp = x1 @ x2.T / d + bias**2
+        q1, q2 = (jnp.sum(x**2, axis=1) / d + bias**2 for x in (x1, x2))
+        ntk = nngp
+        for _ in range(num_hidden):
+            (value1, slope1), (value2, slope2) = (_coefficients(activation, q, degree) for q in (q1, q2))
+            scale = jnp.sqrt(q1)[:, None] * jnp.sqrt(q2)[None, :]
+            correlation = jnp.clip(jnp.where(scale > 0, nngp / jnp.where(scale > 0, scale, 1.0), 0.0), -1.0, 1.0)
+            moment, slope = _series(value1, value2, correlation), _series(slope1, slope2, correlation)
+            nngp = moment + bias**2
+            ntk = nngp + ntk * slope
+            q1, q2 = (jnp.sum(value**2, axis=1) + bias**2 for value in (value1, value2))
+        return nngp, ntk
+
+
+def _coefficients(activation: Any, variances: Any, degree: int) -> tuple[Any, Any]:
+    """Hermite coefficients of σ(√q z) and σ'(√q z), [n, degree] each."""
+    nodes, basis = _rule(degree)
+    points = jnp.sqrt(variances)[:, None] * jnp.asarray(nodes)[None, :]
+    slope = jax.vmap(jax.vmap(jax.grad(lambda z: activation(z))))
+    with jax.numpy_rank_promotion("allow"):
+        return activation(points) @ jnp.asarray(basis), slope(points) @ jnp.asarray(basis)
+
+
+def _rule(degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of the Gauss–Hermite rule for N(0, 1), and w_i h_k(z_i) as [degree, degree]."""
+    from scipy.special import roots_hermitenorm
+
+    nodes, weights = roots_hermitenorm(degree)
+    root = np.sqrt(weights / weights.sum())
+    columns = [root, root * nodes]
+    for k in range(1, degree - 1):
+        columns.append((nodes * columns[k] - np.sqrt(k) * columns[k - 1]) / np.sqrt(k + 1))
+    return nodes, np.stack(columns, axis=1) * root[:, None]
+
+
+@jax.jit
+def _series(a: Any, b: Any, correlation: Any) -> Any:
+    """Σ_k a_ik b_jk ρ_ij^k by Horner's rule, a block of rows at a time."""
+
+    def block(rows: Any) -> Any:
+        own, rho = rows  # [q], [n2]
+
+        def term(k: Any, total: Any) -> Any:
+            last = a.shape[1] - 1 - k
+            return total * rho + own[last] * jax.lax.dynamic_index_in_dim(b, last, 1, keepdims=False)
+
+        return jax.lax.fori_loop(0, a.shape[1], term, jnp.zeros_like(rho))
+
+    return jax.lax.map(block, (a, correlation), batch_size=_ROWS)
+
+
+def _degree(activation: Any, num_hidden: int, bias: float, inputs: np.ndarray) -> int:
+    """The degree at which the kernel of the inputs of largest and smallest variance has settled."""
+    variance = (inputs**2).mean(axis=1)
+    order = np.argsort(variance)
+    chosen = np.unique(np.concatenate([order[-(_CHECKED // 2) :], order[: _CHECKED // 2]]))
+    sample = jnp.asarray(inputs[chosen])
+    before, change = _recursion(activation, num_hidden, bias, sample, sample, _DEGREES[0]), np.inf
+    for lower, degree in zip(_DEGREES[:-1], _DEGREES[1:], strict=True):
+        now = _recursion(activation, num_hidden, bias, sample, sample, degree)
+        change = max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in zip(before, now, strict=True))
+        if change < _TOLERANCE:
+            return lower
+        before = now
+    name = getattr(activation, "__name__", str(activation))
+    raise ValueError(
+        f"The infinite-width kernel of {name} does not settle: at quadrature degree {_DEGREES[-1]} and a largest input variance "
+        f"of {variance.max():.3g} it still changes by {change:.1e}. Either {name} has a kink (jax.nn.relu, jax.nn.leaky_relu and "
+        "jnp.abs themselves have closed forms: pass one of them), or the inputs are too large: scale them to variance 1."
+    )
+
+
+def _concrete(activation: Any, x: Any) -> np.ndarray:
+    try:
+        return np.asarray(x, np.float64)
+    except jax.errors.TracerArrayConversionError as error:
+        name = getattr(activation, "__name__", str(activation))
+        raise ValueError(
+            f"The kernel of {name} goes by a series whose length follows from the inputs, so it cannot be traced: compute it "
+            "outside jit and vmap, or use an activation with a closed form (relu, erf, exact gelu, sin, cos)."
+        ) from error

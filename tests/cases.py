@@ -1,0 +1,82 @@
+"""One row for each member of an open family; `test_conformance` puts every row through the same checks."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import jaxdyn as jd
+
+
+class ModelCase(NamedTuple):
+    name: str
+    make: Callable[[], Any]
+    shape: tuple[int, ...]
+    outputs: int
+
+
+class ProbeCase(NamedTuple):
+    name: str
+    make: Callable[[Any], Any]
+    shape: tuple[int, ...]
+
+
+def _linen() -> Any:
+    module = linen.Sequential([linen.Dense(6), jnp.tanh, linen.Dense(2)])
+    return jd.models.from_linen(module, jnp.ones((1, 3)))
+
+
+def _nnx() -> Any:
+    return jd.models.from_nnx(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
+
+
+def _padded() -> Any:
+    width = jd.models.Width(maximum=8, active=jnp.asarray(5))
+    return jd.models.mlp((3, width, width, 2), activation=jnp.cos)
+
+
+MODELS = [
+    ModelCase("mlp", lambda: jd.models.mlp((3, 8, 2), activation=jnp.tanh), (3,), 2),
+    ModelCase("mlp_linear", lambda: jd.models.mlp((3, 1), activation=jnp.tanh), (3,), 1),
+    ModelCase("mlp_deep_bias", lambda: jd.models.mlp((3, 8, 4, 2), activation=jax.nn.relu, bias=0.1), (3,), 2),
+    ModelCase(
+        "mlp_standard",
+        lambda: jd.models.mlp((3, 8, 1), activation=jnp.tanh, scaling=jd.models.standard, bias=0.1),
+        (3,),
+        1,
+    ),
+    ModelCase(
+        "mlp_mup", lambda: jd.models.mlp((3, 8, 8, 1), activation=jnp.tanh, scaling=jd.models.maximal_update), (3,), 1
+    ),
+    ModelCase("mlp_nonlinear_output", lambda: jd.models.mlp((3, 8, 1), activation=jnp.tanh, output=jnp.tanh), (3,), 1),
+    ModelCase("mlp_images", lambda: jd.models.mlp((12, 4, 1), activation=jnp.tanh), (2, 2, 3), 1),
+    ModelCase("mlp_padded", _padded, (3,), 2),
+    ModelCase("linen", _linen, (3,), 2),
+    ModelCase("nnx", _nnx, (3,), 2),
+]
+
+EXPANSIONS = [
+    ("exact", jd.exact),
+    ("linear", jd.linear),
+    ("quadratic", jd.quadratic),
+    ("taylor_0", jd.taylor(0)),
+    ("taylor_3", jd.taylor(3)),
+]
+
+PROBES = [
+    ProbeCase("Loss", lambda task: jd.probes.Loss(), ()),
+    ProbeCase("BatchLoss", lambda task: jd.probes.BatchLoss(), ()),
+    ProbeCase("TestLoss", lambda task: jd.probes.TestLoss(), ()),
+    ProbeCase("Accuracy", lambda task: jd.probes.Accuracy(), ()),
+    ProbeCase("Outputs", lambda task: jd.probes.Outputs(), (8, 2)),
+    ProbeCase("Outputs_test", lambda task: jd.probes.Outputs(task.x_test), (5, 2)),
+    ProbeCase("Displacement", lambda task: jd.probes.Displacement(), ()),
+    ProbeCase("LinearizationGap", lambda task: jd.probes.LinearizationGap(), ()),
+    ProbeCase("NTKMatrix", lambda task: jd.probes.NTKMatrix(task.x), (8, 8)),
+    ProbeCase("NTKNorm", lambda task: jd.probes.NTKNorm(task.x), ()),
+    ProbeCase("KernelChange", lambda task: jd.probes.KernelChange(task.x), ()),
+    ProbeCase("KernelDistance", lambda task: jd.probes.KernelDistance(task.x, to=jnp.eye(8)), ()),
+]
