@@ -173,16 +173,14 @@ def _print_verdicts(verdicts: Sequence[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Verdicts", title_justify="left", show_lines=False)
-    for column in ("claim", "statement", "estimate [95 % interval]", "criterion", "verdict"):
+    from jaxdyn.analysis import claims
+
+    table = Table(title="Verdicts", title_justify="left")
+    for column in claims.COLUMNS:
         table.add_column(column, overflow="fold")
     style = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
-    for one in verdicts:
-        interval = f"{one.estimate:.3g} [{one.low:.3g}, {one.high:.3g}]"
-        verdict = str(one.verdict)
-        table.add_row(
-            one.id, f"{one.statement} ({one.source})", interval, one.criterion, f"[{style[verdict]}]{verdict}[/]"
-        )
+    for one, row in zip(verdicts, claims.table(verdicts), strict=True):
+        table.add_row(*row, style=style[one.verdict])
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)

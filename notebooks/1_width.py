@@ -43,6 +43,8 @@ if HAS_GPU and jax.default_backend() == "cpu":
     raise SystemExit("A GPU is present, but JAX runs on the CPU: restart the runtime, or install jax[cuda12].")
 print(jax.__version__, jax.devices())
 
+# %matplotlib inline
+
 # %%
 import jax.numpy as jnp
 import numpy as np

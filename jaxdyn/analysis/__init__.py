@@ -1,4 +1,4 @@
-"""From datasets to exponents, phases, spikes, verdicts and figures; numpy, xarray and matplotlib only, and no files read."""
+"""From datasets to exponents, phases, spikes, verdicts and figures. Reads no files and trains nothing."""
 
 from jaxdyn.analysis import claims, figures, phases, scaling, spikes
 from jaxdyn.analysis.claims import Verdict

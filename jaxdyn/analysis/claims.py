@@ -6,8 +6,9 @@
 | `at_least(bound)` | low ≥ bound | high < bound | inconclusive |
 | `within(lower, upper)` | the interval lies inside | the interval lies outside | inconclusive |
 
-A verdict is about the claim at the sizes that were run, not about the theorem. An estimate or an end of the interval that is NaN
-is inconclusive, with the reason. Nothing here is printed or tuned: a claim that is not supported is a result.
+A verdict is about the claim at the sizes that were run, not about the theorem. An estimate or an end of the interval
+that is NaN is inconclusive, with the reason. Nothing here is printed or tuned: a claim that is not supported is a
+result.
 """
 
 import json
@@ -15,6 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import SupportsFloat
 
 COLUMNS = ("claim", "statement", "estimate [95 % interval]", "criterion", "verdict")
 """Headings of the rows of `table`."""
@@ -81,11 +83,19 @@ def at_most(id: str, *, statement: str, source: str, estimate: float, low: float
         >>> print(at_most("W1", statement="Kernels freeze.", source="arXiv 2010.01092", **fit, bound=-0.4).verdict)
         supported
     """
-    return _judge(id, statement, source, (estimate, low, high), -math.inf, bound, f"95 % interval at most {bound:g}")
+    number = float(bound)
+    return _judge(id, statement, source, (estimate, low, high), -math.inf, number, f"95 % interval at most {number:g}")
 
 
 def at_least(
-    id: str, *, statement: str, source: str, estimate: float, low: float, high: float, bound: float
+    id: str,
+    *,
+    statement: str,
+    source: str,
+    estimate: SupportsFloat,
+    low: SupportsFloat,
+    high: SupportsFloat,
+    bound: SupportsFloat,
 ) -> Verdict:
     """The claim that a number is at least `bound`.
 
@@ -101,11 +111,20 @@ def at_least(
     Raises:
         ValueError: for low > high or a bound that is not a number.
     """
-    return _judge(id, statement, source, (estimate, low, high), bound, math.inf, f"95 % interval at least {bound:g}")
+    number = float(bound)
+    return _judge(id, statement, source, (estimate, low, high), number, math.inf, f"95 % interval at least {number:g}")
 
 
 def within(
-    id: str, *, statement: str, source: str, estimate: float, low: float, high: float, lower: float, upper: float
+    id: str,
+    *,
+    statement: str,
+    source: str,
+    estimate: SupportsFloat,
+    low: SupportsFloat,
+    high: SupportsFloat,
+    lower: SupportsFloat,
+    upper: SupportsFloat,
 ) -> Verdict:
     """The claim that a number lies in [lower, upper].
 
@@ -122,8 +141,9 @@ def within(
     Raises:
         ValueError: for low > high, lower > upper, or a bound that is not a number.
     """
-    criterion = f"95 % interval within [{lower:g}, {upper:g}]"
-    return _judge(id, statement, source, (estimate, low, high), lower, upper, criterion)
+    bounds = float(lower), float(upper)
+    criterion = f"95 % interval within [{bounds[0]:g}, {bounds[1]:g}]"
+    return _judge(id, statement, source, (estimate, low, high), *bounds, criterion)
 
 
 def table(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
@@ -177,7 +197,7 @@ def _judge(
     id: str,
     statement: str,
     source: str,
-    numbers: tuple[float, float, float],
+    numbers: tuple[SupportsFloat, SupportsFloat, SupportsFloat],
     lower: float,
     upper: float,
     criterion: str,

@@ -1,101 +1,257 @@
-"""Figures with one look: arrays onto matplotlib axes. Nothing is shown and no global state is touched.
+"""Figures in one plain style: power laws and curves of ensembles, drawn on axes that are passed in.
 
-Colours are Okabe and Ito's, which readers with any colour vision tell apart.
+Matplotlib's object-oriented interface throughout: no pyplot, no global state, nothing is shown. The colours are those
+of Okabe and Ito, which readers with any colour vision can tell apart. In a notebook a figure shows itself as the last
+expression of a cell once `%matplotlib inline` has run.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxdyn.analysis.scaling import PowerLaw
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from xarray import DataArray
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+    from jaxdyn.analysis.scaling import PowerLaw
+else:
+    Axes = Figure = DataArray = PowerLaw = Any
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, the strong colours first."""
+
+GREY = "#6b6b6b"
+
+STYLE: dict[str, Any] = {
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "figure.titlesize": 10.5,
+}
+"""Matplotlib settings of the style."""
 
 
-def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (4.2, 3.4)) -> tuple[Any, np.ndarray]:
-    """An empty page of axes.
-
-    Args:
-        rows: number of rows.
-        columns: number of columns.
-        size: width and height of one panel in inches.
-
-    Returns:
-        A `matplotlib.figure.Figure` and its axes, [rows, columns].
+@contextmanager
+def style() -> Iterator[None]:
+    """The style, within a `with` block, for axes of your own.
 
     Example:
-        >>> figure(1, 2)[1].shape
-        (1, 2)
+        >>> import matplotlib
+        >>> with style():
+        ...     matplotlib.rcParams["axes.spines.top"]
+        False
     """
-    from matplotlib.figure import Figure
+    import matplotlib
+    from cycler import cycler
 
-    page = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
-    axes = page.subplots(rows, columns, squeeze=False)
-    for one in axes.flat:
-        one.set_prop_cycle(color=COLOURS)
-        one.grid(True, which="major", color="0.9", linewidth=0.8)
-        one.set_axisbelow(True)
-        one.spines[["top", "right"]].set_visible(False)
-        one.tick_params(labelsize=8)
-        one.title.set_size(10)
-    return page, axes
+    settings: Any = {**STYLE, "axes.prop_cycle": cycler(color=COLORS)}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (3.4, 2.8)) -> tuple[Figure, Any]:
+    """A figure with a grid of axes.
+
+    Args:
+        rows: rows of axes.
+        columns: columns of axes.
+        size: width and height of one of them, in inches.
+
+    Returns:
+        The figure and its axes as a [rows, columns] array of objects.
+
+    Example:
+        >>> page, axes = figure(2, 3)
+        >>> axes.shape
+        (2, 3)
+    """
+    from matplotlib.figure import Figure as Page
+
+    with style():
+        page = Page(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+        return page, page.subplots(rows, columns, squeeze=False)
 
 
 def power_law(
-    axes: Any, array: Any, dim: str, *, over: str, fit: PowerLaw | None = None, slope: float = -0.5, label: str = ""
+    axes: Axes,
+    array: DataArray,
+    dim: str,
+    *,
+    over: str,
+    fit: PowerLaw | None = None,
+    label: str = "",
+    reference: float | None = -0.5,
 ) -> None:
-    """Members as light points, their geometric mean, the fitted line, and a dashed line of the slope theory gives.
+    """A power law on logarithmic axes: every member, the geometric means, the fitted line, and a line of known slope.
+
+    Several calls on the same axes take the next colour each; the reference line is drawn by the first.
 
     Args:
-        axes: matplotlib axes.
-        array: an `xarray.DataArray` with dimensions `dim` and `over`, positive.
-        dim: the abscissa.
-        over: the members.
-        fit: the fitted power law; its exponent goes into the label.
-        slope: slope of the dashed line, drawn through the first mean.
+        axes: where.
+        array: positive values with the dimensions `dim` and `over` only; values that are not finite are left out.
+        dim: dimension of the fit.
+        over: dimension of the members.
+        fit: what `scaling.power_law` returned for this array, with floats; its exponent and interval go into the
+            legend.
         label: name in the legend.
+        reference: exponent of the dashed line through the first mean, or None.
+
+    Raises:
+        ValueError: for an array with other dimensions.
     """
-    values = np.asarray(array.transpose(over, dim).values, float)
-    x = np.asarray(array[dim].values, float)
-    means = np.exp(np.log(values).mean(axis=0))
-    text = label if fit is None else f"{label}: {fit.exponent:.2f} [{fit.low:.2f}, {fit.high:.2f}]".removeprefix(": ")
-    (line,) = axes.plot(x, means, "o", ms=5, label=text)
-    axes.plot(x, values.T, ".", ms=3, alpha=0.25, color=line.get_color(), zorder=1)
-    if fit is not None:
-        axes.plot(x, fit.predict(x), "-", lw=1.2, color=line.get_color())
-    axes.plot(x, means[0] * (x / x[0]) ** slope, "--", lw=0.9, color="0.5", zorder=0)
-    axes.set(xscale="log", yscale="log", xlabel=dim)
-    axes.set_xticks(x, [f"{tick:g}" for tick in x])
-    axes.minorticks_off()
-    axes.legend(fontsize=8, frameon=False, title=f"dashed: slope {slope:g}", title_fontsize=8)
+    if set(array.dims) != {dim, over}:
+        raise ValueError(
+            f"Draw one power law at a time: the array has the dimensions {tuple(array.dims)}, not {(dim, over)}."
+        )
+    x = np.asarray(array[dim].values, dtype=float)
+    values = np.asarray(array.transpose(dim, over).values, dtype=float)  # [w, s]
+    values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    means = np.exp(_without_warnings(np.nanmean, np.log(values), axis=1))
+    with style():
+        color = axes.plot([], [])[0].get_color()  # the next one of the cycle
+        axes.plot(x, values, ".", color=color, alpha=0.3, ms=4, mew=0, zorder=2)
+        text = label
+        if fit is not None:
+            exponent = f"{fit.exponent:.2f} [{fit.low:.2f}, {fit.high:.2f}]".replace("-", "−")
+            text = f"{label}: {exponent}" if label else exponent
+            axes.plot(x, fit(x), color=color, lw=1.2, zorder=3)
+        axes.plot(x, means, "o", color=color, ms=4.5, mec="white", mew=0.6, zorder=4, label=text or None)
+        if reference is not None and not any(line.get_gid() == "reference" for line in axes.lines):
+            line = means[0] * (x / x[0]) ** reference
+            name = f"slope {_fraction(reference)}"
+            axes.plot(x, line, color=GREY, lw=1.0, ls=(0, (4, 3)), zorder=1, label=name, gid="reference")
+        _log_log(axes, x)
+        axes.set_xlabel(dim)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="best")
 
 
-def curves(axes: Any, array: Any, *, x: str, over: str, label: str = "") -> None:
-    """The median over members with a band from the lower to the upper quartile.
+def curves(
+    axes: Axes,
+    array: DataArray,
+    *,
+    x: str = "step",
+    hue: str | None = None,
+    over: str | None = None,
+    quantiles: tuple[float, float] = (0.1, 0.9),
+) -> None:
+    """Curves of an ensemble: the median over the members in a band of quantiles, a colour for each value of `hue`.
+
+    A median is drawn where more than half of the members are finite, so that a curve ends where most runs diverged.
 
     Args:
-        axes: matplotlib axes.
-        array: an `xarray.DataArray` with dimensions `x` and `over`.
-        x: the abscissa.
-        over: the members.
-        label: name in the legend.
+        axes: where; its scales are left as they are.
+        array: values with the dimensions `x`, `hue` and `over`, as far as they are given, and no other.
+        x: dimension along the axis.
+        hue: dimension told apart by colour: shades in order for numbers, distinct colours for names.
+        over: dimension of the members.
+        quantiles: lower and upper end of the band.
+
+    Raises:
+        ValueError: for an array with other dimensions.
     """
-    values = np.asarray(array.transpose(over, x).values, float)
-    low, middle, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
-    abscissa = array[x].values
-    (line,) = axes.plot(abscissa, middle, lw=1.4, label=label)
-    axes.fill_between(abscissa, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
-    axes.set_xlabel(x)
+    named = [dim for dim in (hue, over, x) if dim is not None]
+    if set(array.dims) != set(named):
+        raise ValueError(f"The array has the dimensions {tuple(array.dims)}, but `x`, `hue` and `over` name {named}.")
+    values = np.asarray(array.transpose(*named).values, dtype=float)
+    values = values.reshape(array.sizes[hue] if hue else 1, array.sizes[over] if over else 1, array.sizes[x])
+    values = np.where(np.isfinite(values), values, np.nan)  # [h, r, t]
+    along = np.asarray(array[x].values, dtype=float)
+    labels = array[hue].values.tolist() if hue else [None]
+    with style():
+        for member, label, color in zip(values, labels, _colors(labels, axes), strict=True):
+            low, middle, high = _without_warnings(np.nanquantile, member, [quantiles[0], 0.5, quantiles[1]], axis=0)
+            is_shown = np.isfinite(member).mean(axis=0) > 0.5
+            low, middle, high = (np.where(is_shown, line, np.nan) for line in (low, middle, high))
+            axes.plot(along, middle, color=color, label=_name(label))
+            if over is not None:
+                axes.fill_between(along, low, high, color=color, alpha=0.18, lw=0)
+        axes.set_xlabel(x)
+        if hue is not None:
+            axes.legend(title=hue, title_fontsize=STYLE["legend.fontsize"])
 
 
-def save(page: Any, path: str | Path) -> Path:
-    """Write a page as an image; the ending says which kind.
+def save(page: Figure, path: str | Path, *, dpi: int = 200) -> Path:
+    """Write a figure; the suffix of the path says the format.
+
+    Args:
+        page: the figure.
+        path: where, such as `width.png` or `width.pdf`; missing folders are made.
+        dpi: dots per inch of a pixel format.
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: for a suffix that is no format of matplotlib's.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    page.savefig(target, dpi=150)
-    return target
+    path = Path(path)
+    formats = page.canvas.get_supported_filetypes()
+    if path.suffix.lstrip(".").lower() not in formats:
+        raise ValueError(f"No figure format ends in {path.suffix!r} ({path}); use one of {', '.join(sorted(formats))}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with style():
+        page.savefig(path, dpi=dpi, facecolor="white")
+    return path
+
+
+def _log_log(axes: Any, x: np.ndarray) -> None:
+    """Logarithmic axes, the coordinates themselves as ticks."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    every = -(-len(x) // 6)
+    axes.xaxis.set_major_locator(FixedLocator(sorted(x)[::every]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _colors(labels: list[Any], axes: Any) -> list[Any]:
+    """A colour for each label: dark to light for numbers, the palette otherwise."""
+    import matplotlib
+
+    if len(labels) > 1 and all(isinstance(label, int | float) for label in labels):
+        return list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(labels))))
+    if len(labels) == 1:
+        return [axes.plot([], [])[0].get_color()]
+    return [COLORS[i % len(COLORS)] for i in range(len(labels))]
+
+
+def _name(label: Any) -> str | None:
+    return f"{label:.4g}" if isinstance(label, float) else None if label is None else str(label)
+
+
+def _fraction(number: float) -> str:
+    from fractions import Fraction
+
+    return str(Fraction(number).limit_denominator(12)).replace("-", "−")
+
+
+def _without_warnings(function: Any, *arguments: Any, **options: Any) -> Any:
+    """A nan-function on data that may have no finite member at all."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return function(*arguments, **options)

@@ -183,15 +183,14 @@ def distances(config: Config, dataset: Any) -> Any:
         return np.sqrt((difference**2).mean(examples))
 
     network = dataset.sel(expand="full")
-    return xr.Dataset(
-        {
-            "linear": rms(full - end.sel(expand="linear")),
-            "quadratic": rms(full - end.sel(expand="quadratic")),
-            "infinite": rms(full - kernel_descent(config, dataset).isel(step=-1)),
-            "change": network["change"].max("step"),
-            "distance": network["distance"].isel(step=0),
-        }
-    ).drop_vars(["expand", "step"], errors="ignore")
+    found = {
+        "linear": rms(full - end.sel(expand="linear")),
+        "quadratic": rms(full - end.sel(expand="quadratic")),
+        "infinite": rms(full - kernel_descent(config, dataset).isel(step=-1)),
+        "change": network["change"].max("step"),
+        "distance": network["distance"].isel(step=0),
+    }
+    return xr.Dataset({name: array.drop_vars(["expand", "step"], errors="ignore") for name, array in found.items()})
 
 
 def figure(dataset: Any) -> Any:
@@ -212,7 +211,7 @@ def figure(dataset: Any) -> Any:
         for depth in config.depths:
             array = found[name].sel(depth=depth)
             fit = _fit(array)
-            figures.power_law(place, array, "width", over="seed", fit=fit, label=f"{depth} hidden layers")
+            figures.power_law(place, array, "width", over="seed", fit=fit, label=f"{depth} layers")
         place.set_title(title)
     _mean_panel(axes.flat[-1], config, dataset)
     page.suptitle(
@@ -244,7 +243,7 @@ def _mean_panel(axes: Any, config: Config, dataset: Any) -> None:
     )
     axes.set_title(f"trained outputs, {depth} hidden layers of {max(config.widths)}")
     axes.set_xlabel("test image, by predicted output")
-    axes.legend()
+    axes.legend(loc="upper left")
 
 
 def _claims_at(depth: int, found: Any) -> list[Verdict]:

@@ -1,9 +1,9 @@
 """Data drawn from a known law: monomials, multi-index models, two clusters.
 
 Inputs are drawn row by row: with threefry keys (JAX's default) the n examples of a task are the leading ones of a task
-with more (to the last digit), and its test examples are the same. The keys may be traced, so that a task can be made inside `vmap` over
-seeds. Training inputs, test inputs and the parameters of the target have streams of their own; none depends on a
-network.
+with more (to the last digit), and its test examples are the same. The keys may be traced, so that a task can be made
+inside `vmap` over seeds. Training inputs, test inputs and the parameters of the target have streams of their own; none
+depends on a network.
 """
 
 import functools

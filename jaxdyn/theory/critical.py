@@ -1,9 +1,9 @@
 """Critical learning rates: where gradient descent of the linearised model stops converging.
 
-With L = (c/2) Σ (f - y)², the linear model's outputs obey f' - y = (I - η c K)(f - y), so gradient descent converges for
-η < 2 / (c λ_max(K)). K is the whole nk × nk kernel. For other losses the Gauss-Newton matrix Jᵀ H J takes the place of
-c JᵀJ, H the Hessian of the loss in the outputs. The rate without units, η_rel = η c λ_max(K_0), is lazy below 2; quadratic
-models catapult between 2 and 4 and diverge above.
+With L = (c/2) Σ (f - y)², the linear model's outputs obey f' - y = (I - η c K)(f - y), so gradient descent converges
+for η < 2 / (c λ_max(K)). K is the whole nk × nk kernel. For other losses the Gauss-Newton matrix Jᵀ H J takes the
+place of c JᵀJ, H the Hessian of the loss in the outputs. The rate without units, η_rel = η c λ_max(K_0), is lazy below
+2; quadratic models catapult between 2 and 4 and diverge above.
 
 This is not the inverse curvature of the loss: the Hessian of a network's loss also has the term Σ r_i H_{f_i}, which is
 O(1/√m) at initialisation.
@@ -26,8 +26,8 @@ from jaxdyn.losses import Quadratic
 def critical_learning_rate(apply: Apply, params: Params, task: Any, *, loss: Loss) -> Float[Array, ""]:
     """The learning rate 2 / λ_max above which the linearised model diverges under full-batch gradient descent.
 
-    Costs one tangent kernel of the training inputs and the eigenvalues of an nk × nk matrix. May be traced and vmapped, so a
-    run can ask for its own critical rate.
+    Costs one tangent kernel of the training inputs and the eigenvalues of an nk × nk matrix. May be traced and
+    vmapped, so a run can ask for its own critical rate.
 
     Args:
         apply: the function, `(params, x: [n, *d]) -> [n, k]`.

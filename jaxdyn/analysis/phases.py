@@ -1,0 +1,207 @@
+"""Phases of gradient descent at large learning rates: lazy, catapult, divergent, dead, undecided.
+
+Read off a loss L_t along training (t a dimension of records, the first at the anchor), and the curvature if it was
+recorded:
+
+* `divergent`: a value of the loss is not finite, or the run was frozen by `diverge_above` (`diverged_at` ≥ 0);
+* `dead`: curvature at the end ≤ `dead_below` · curvature at the start; without curvature: the loss is constant to
+  rounding over the last tenth of the steps, yet above `converged_below` · L_0;
+* `catapult`: max L > `rise` · L_0, and after the maximum a loss below L_0;
+* `lazy`: max L ≤ `rise` · L_0, and a last loss below L_0;
+* `undecided`: anything else, that is not back below its start, or L_0 is not finite.
+
+The first that holds counts.
+
+For the quadratic model the phases are the ranges 0-2, 2-4 and above 4 of η c λ_max(K_0); for networks the boundaries
+are what is being measured. Loss alone calls a ReLU network without a living neuron a catapult or lazy: its loss rises,
+falls to that of the zero function, and stays. A run that has converged to a loss above zero stays constant too, and
+only the curvature (the kernel norm, `probes.NTKNorm`) tells it from a dead one: record it.
+
+References:
+    Lewkowycz et al., arXiv 2003.02218, section 2. Zhu et al., arXiv 2205.11787, theorems 1, 4 and 5.
+"""
+
+from typing import TYPE_CHECKING, Any, SupportsFloat
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from xarray import DataArray, Dataset
+else:
+    DataArray = Dataset = Any
+
+PHASES = ("lazy", "catapult", "divergent", "dead", "undecided")
+"""All phases, in the order in which figures show them."""
+
+
+def classify(
+    loss: DataArray,
+    *,
+    curvature: DataArray | None = None,
+    diverged_at: DataArray | None = None,
+    dim: str = "step",
+    rise: SupportsFloat = 1.1,
+    dead_below: SupportsFloat = 1e-6,
+    converged_below: SupportsFloat = 1e-6,
+) -> DataArray:
+    """The phase of every member.
+
+    Args:
+        loss: training loss along `dim`, any other dimensions.
+        curvature: largest kernel eigenvalue along training; its first and last record are used. Its other dimensions
+            are the loss's.
+        diverged_at: the step of divergence or -1, as `sweep` returns it; needed only where `diverge_above` froze a
+            finite loss.
+        dim: dimension of the records.
+        rise: a loss above this multiple of its start has risen.
+        dead_below: a curvature at most this fraction of its start is dead.
+        converged_below: without curvature, a constant loss at most this fraction of its start has converged and is not
+            dead.
+
+    Returns:
+        Strings without the dimension `dim`; the criteria are in its attributes.
+
+    Raises:
+        ValueError: for a missing dimension, unsorted records, or arrays that do not belong together.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> loss = xr.DataArray([[1.0, 0.5, 0.2], [1.0, 40.0, 0.1], [1.0, 1e9, np.inf]], dims=("ratio", "step"))
+        >>> classify(loss).values.tolist()
+        ['lazy', 'catapult', 'divergent']
+    """
+    return evidence(
+        loss,
+        curvature=curvature,
+        diverged_at=diverged_at,
+        dim=dim,
+        rise=rise,
+        dead_below=dead_below,
+        converged_below=converged_below,
+    )["phase"]
+
+
+def evidence(
+    loss: DataArray,
+    *,
+    curvature: DataArray | None = None,
+    diverged_at: DataArray | None = None,
+    dim: str = "step",
+    rise: SupportsFloat = 1.1,
+    dead_below: SupportsFloat = 1e-6,
+    converged_below: SupportsFloat = 1e-6,
+) -> Dataset:
+    """What the phases are read from.
+
+    Args:
+        loss: see `classify`.
+        curvature: see `classify`.
+        diverged_at: see `classify`.
+        dim: see `classify`.
+        rise: see `classify`.
+        dead_below: see `classify`.
+        converged_below: see `classify`.
+
+    Returns:
+        A dataset without `dim`: `phase`; `start`, `peak`, `final` (losses; peak and final may be infinite or NaN),
+        `peak_step`, `return_step` (first record below the start after the peak, NaN where there is none),
+        `curvature_ratio` (last over first, NaN without curvature), `is_divergent`, `is_dead`.
+
+    Raises:
+        ValueError: see `classify`.
+    """
+    import xarray as xr
+
+    steps = _steps(loss, dim)
+    rise, dead_below, converged_below = float(rise), float(dead_below), float(converged_below)
+    along = loss.transpose(..., dim)
+    losses = np.asarray(along.values)  # [*members, t]
+    members = along.isel({dim: 0}, drop=True)
+
+    start, final = losses[..., 0], losses[..., -1]
+    is_finite = np.isfinite(losses)
+    is_divergent = ~is_finite.all(axis=-1) | (_match(diverged_at, members, "diverged_at", -1.0) >= 0)
+    where_peak = np.where(np.isnan(losses), -np.inf, losses).argmax(axis=-1)  # [*members]
+    peak = np.take_along_axis(losses, where_peak[..., None], axis=-1)[..., 0]
+    is_after = np.arange(len(steps)) > where_peak[..., None]  # [*members, t]
+    is_back = is_after & (losses < start[..., None])
+    has_returned = is_back.any(axis=-1)
+    return_step = np.where(has_returned, steps[is_back.argmax(axis=-1)], np.nan)
+
+    if curvature is None:
+        ratio = np.full(start.shape, np.nan)
+        is_dead = _is_stuck(losses, steps) & (final > converged_below * start)
+    else:
+        first, last = _ends(curvature, dim, members)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = last / first
+        is_dead = last <= dead_below * first
+
+    has_risen = peak > rise * start
+    phase = np.select(
+        [~np.isfinite(start), is_divergent, is_dead, has_risen & has_returned, ~has_risen & (final < start)],
+        ["undecided", "divergent", "dead", "catapult", "lazy"],
+        "undecided",
+    )
+    columns = {
+        "phase": phase,
+        "start": start,
+        "peak": peak,
+        "final": final,
+        "peak_step": steps[where_peak],
+        "return_step": return_step,
+        "curvature_ratio": ratio,
+        "is_divergent": is_divergent,
+        "is_dead": is_dead,
+    }
+    attrs = {"rise": rise, "dead_below": dead_below, "converged_below": converged_below}
+    found = xr.Dataset({k: (members.dims, v) for k, v in columns.items()}, coords=members.coords, attrs=attrs)
+    found["phase"].attrs.update(attrs, dead_by="loss" if curvature is None else "curvature")
+    return found
+
+
+def _steps(loss: Any, dim: str) -> np.ndarray:
+    if dim not in loss.dims:
+        raise ValueError(f"The loss has no dimension `{dim}`, only {tuple(loss.dims)}; name its records with `dim=`.")
+    steps = np.asarray(loss[dim].values, dtype=float)
+    if len(steps) < 2 or not np.all(np.diff(steps) > 0):
+        raise ValueError(f"A phase needs at least 2 records in order, but `{dim}` is {steps.tolist()}.")
+    return steps
+
+
+def _is_stuck(losses: np.ndarray, steps: np.ndarray) -> Any:
+    """Constant to rounding over the last tenth, of which there must be 3 records."""
+    tail = losses[..., steps >= steps[-1] - 0.1 * (steps[-1] - steps[0])]
+    if tail.shape[-1] < 3:
+        return np.zeros(losses.shape[:-1], bool)
+    top, bottom = tail.max(axis=-1), tail.min(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return top - bottom <= 4 * np.finfo(losses.dtype).eps * top
+
+
+def _ends(curvature: Any, dim: str, members: Any) -> tuple[np.ndarray, np.ndarray]:
+    """First and last curvature, laid out like the members."""
+    if dim not in curvature.dims:
+        raise ValueError(
+            f"The curvature has no dimension `{dim}`, only {tuple(curvature.dims)}; rename its records, such as "
+            f"curvature.rename(probe_step={dim!r})."
+        )
+    first, last = (_match(curvature.isel({dim: i}, drop=True), members, "curvature", np.nan) for i in (0, -1))
+    return first, last
+
+
+def _match(array: Any, members: Any, name: str, missing: float) -> np.ndarray:
+    """Values laid out like the members, `missing` where there is no array."""
+    if array is None:
+        return np.full(members.shape, missing)
+    if set(array.dims) - set(members.dims):
+        raise ValueError(
+            f"`{name}` has the dimensions {tuple(array.dims)}, but the members of the loss {members.dims}."
+        )
+    import xarray as xr
+
+    try:
+        aligned, _ = xr.align(array, members, join="exact")
+    except ValueError as error:
+        raise ValueError(f"`{name}` and the loss have different coordinates: {error}") from error
+    return np.asarray(aligned.broadcast_like(members).transpose(*members.dims).values)
