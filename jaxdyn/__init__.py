@@ -23,9 +23,11 @@ if TYPE_CHECKING:
         tasks,
         theory,
     )
-    from jaxdyn.dynamics import Snapshot, State, Training, Trajectory, at, every, log_spaced, record, train
-    from jaxdyn.ensemble import sweep
-    from jaxdyn.models import Model, exact, linear, quadratic, taylor, widths
+    from jaxdyn.dynamics import Snapshot, State, Training, Trajectory, at, every, log_spaced, train
+    from jaxdyn.dynamics.record import record
+    from jaxdyn.ensemble.sweep import sweep
+    from jaxdyn.models import Model, exact, linear, quadratic, widths
+    from jaxdyn.models.taylor import taylor
     from jaxdyn.tasks import Task, full_batch, minibatch
 
 __version__ = "0.1.0"
@@ -37,7 +39,19 @@ _HOMES = {
     "jaxdyn.tasks": "Task full_batch minibatch",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
-_NAMESPACES = "analysis dynamics ensemble experiments geometry losses models probes results tasks theory".split()
+_NAMESPACES = [
+    "analysis",
+    "dynamics",
+    "ensemble",
+    "experiments",
+    "geometry",
+    "losses",
+    "models",
+    "probes",
+    "results",
+    "tasks",
+    "theory",
+]
 
 __all__ = [
     "Model",

@@ -7,7 +7,8 @@ Shape letters, here and in every docstring: `n` examples, `d` input, `k` outputs
 from typing import Any, Protocol, runtime_checkable
 
 import chex
-from jaxtyping import Array, Float, Key as TypedKey
+from jaxtyping import Array, Float
+from jaxtyping import Key as TypedKey
 
 Params = chex.ArrayTree
 """Parameters: any pytree of floating arrays."""

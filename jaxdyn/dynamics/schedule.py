@@ -16,7 +16,9 @@ from jaxtyping import Int
 class Schedule(Protocol):
     """A rule that gives the record times of a run of `steps` steps, sorted and distinct, in [0, steps]."""
 
-    def times(self, steps: int) -> Int[np.ndarray, " t"]: ...
+    def times(self, steps: int) -> Int[np.ndarray, " t"]:
+        """The record times of a run of that length."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,7 @@ def _check(training: Training) -> None:
         raise TypeError(f"`steps` is a whole number, but is {steps!r}.")
     if steps < 0:
         raise ValueError(f"`steps` is at least 0, but is {steps}.")
-    if not jax.numpy.issubdtype(getattr(training.key, "dtype", None), jax.dtypes.prng_key):
+    if not jnp.issubdtype(getattr(training.key, "dtype", np.dtype(object)), jax.dtypes.prng_key):
         raise TypeError(f"`key` is a typed key such as `jax.random.key(0)`, but is {training.key!r}.")
     if not hasattr(training.optimizer, "update"):
         raise TypeError(

@@ -52,14 +52,19 @@ class Axes:
     vmap: tuple[VmapAxis, ...]
 
     @property
+    def every(self) -> tuple["LoopAxis | VmapAxis", ...]:
+        """All axes, loop axes first."""
+        return self.loop + self.vmap
+
+    @property
     def dims(self) -> tuple[str, ...]:
         """Names of the axes, loop axes first."""
-        return tuple(axis.name for axis in (*self.loop, *self.vmap))
+        return tuple(axis.name for axis in self.every)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes, loop axes first."""
-        return tuple(len(axis) for axis in (*self.loop, *self.vmap))
+        return tuple(len(axis) for axis in self.every)
 
     @property
     def width(self) -> int | None:

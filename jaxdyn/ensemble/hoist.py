@@ -146,9 +146,9 @@ def _scan(eqn: Any, body: Callable[..., list[Any]], inputs: list[Any]) -> list[A
 
     def step(carry: Any, x: Any) -> Any:
         results = body(*fixed, *carry, *x)
-        return tuple(results[:num_carry]), tuple(results[num_carry:])
+        return results[:num_carry], results[num_carry:]
 
-    carry, ys = jax.lax.scan(step, tuple(carry), tuple(xs), length=eqn.params["length"], reverse=eqn.params["reverse"])
+    carry, ys = jax.lax.scan(step, carry, xs, length=eqn.params["length"], reverse=eqn.params["reverse"])
     return [*carry, *ys]
 
 

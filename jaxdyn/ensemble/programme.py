@@ -164,6 +164,7 @@ def programme(
 
 
 def call_run(run: Callable[..., Training], fixed: Mapping[str, Any], values: Mapping[str, Any]) -> Training:
+    """Call the user's function, and turn what JAX says of traced axes into what to do about them."""
     try:
         with jax.default_matmul_precision("highest"):
             training = run(**fixed, **values)

@@ -9,7 +9,6 @@ at all. Running the same sweep on the same store again fills only what is missin
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,10 +22,10 @@ from jaxdyn.ensemble.axes import Axes
 from jaxdyn.ensemble.plan import Cell, Plan, first_member, plan
 from jaxdyn.ensemble.programme import Programme, call_run
 from jaxdyn.ensemble.progress import Progress, Silent
-from jaxdyn.results.provenance import provenance, versions
 from jaxdyn.results import store as stores
 from jaxdyn.results.dataset import DIVERGED_AT, DONE, template
 from jaxdyn.results.params import save_params
+from jaxdyn.results.provenance import provenance, versions
 
 
 def sweep(
@@ -108,13 +107,11 @@ class _Sweep:
         """Lay out the dataset, and make or reopen its store."""
         axes = self.plan.axes
         records = [record for cell in self.plan.cells for record in cell.records]
-        layout = template({axis.name: axis.labels for axis in (*axes.loop, *axes.vmap)}, records, whole=self.plan.whole)
+        layout = template({axis.name: axis.labels for axis in axes.every}, records, whole=self.plan.whole)
         fingerprint = {
-            "axis": {
-                axis.name: _digest(axis.labels, getattr(axis, "values", None)) for axis in (*axes.loop, *axes.vmap)
-            },
+            "axis": {axis.name: _digest(axis.labels, axis.values) for axis in axes.every},
             "record": {cell.key: _signature(cell) for cell in self.plan.cells},
-            "version": versions() | {"float64": str(jax.config.jax_enable_x64)},
+            "version": versions() | {"float64": str(jax.config.values["jax_enable_x64"])},
         }
         attributes = {**_describe(self.plan), **provenance(), **self.attrs}
         where = self.where
@@ -223,7 +220,7 @@ def _digest(*values: Any) -> str:
     """A short hash of labels and values; functions count by name."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(values, is_leaf=callable):
-        if jax.numpy.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        if jax.numpy.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         is_array = isinstance(leaf, (np.ndarray, jax.Array, int, float, bool, str, np.generic))
         found.update(

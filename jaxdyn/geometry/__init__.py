@@ -1,2 +1,2 @@
-from jaxdyn.geometry.ntk import ntk, ntk_blocks, ntk_plan  # temporary
 from jaxdyn.geometry.blocks import as_matrix
+from jaxdyn.geometry.ntk import ntk, ntk_blocks, ntk_plan  # temporary

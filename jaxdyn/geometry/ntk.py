@@ -1,6 +1,7 @@
 """Plain empirical tangent kernel (placeholder until the structured one lands)."""
 
-import jax, jax.numpy as jnp
+import jax
+import jax.numpy as jnp
 
 
 def ntk_blocks(apply, params, x1, x2=None, *, memory=None):

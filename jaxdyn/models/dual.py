@@ -15,6 +15,7 @@ References:
     Daniely, Frostig, Singer, arXiv 1602.05897 (dual activations). Jacot et al., arXiv 1806.07572 (the recursion).
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +119,7 @@ def _degree(activation: Any, num_hidden: int, bias: float, inputs: np.ndarray) -
     chosen = np.unique(np.concatenate([order[-(_CHECKED // 2) :], order[: _CHECKED // 2]]))
     sample = jnp.asarray(inputs[chosen])
     before, change = _recursion(activation, num_hidden, bias, sample, sample, _DEGREES[0]), np.inf
-    for lower, degree in zip(_DEGREES[:-1], _DEGREES[1:], strict=True):
+    for lower, degree in itertools.pairwise(_DEGREES):
         now = _recursion(activation, num_hidden, bias, sample, sample, degree)
         change = max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in zip(before, now, strict=True))
         if change < _TOLERANCE:

@@ -78,7 +78,7 @@ def mlp(
                 params[f"dense_{layer}"]["bias"] = offset * jnp.asarray(bias_scale(layer).deviation, offset.dtype)
         return params
 
-    def apply(params: Any, x: Float[Array, "n *d"]) -> Float[Array, "n k"]:
+    def apply(params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n k"]:
         h = x.reshape(x.shape[0], -1)
         if h.shape[1] != sizes[0]:
             raise ValueError(

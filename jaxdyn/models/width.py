@@ -160,10 +160,11 @@ def draw(key: Any, rows: AnyWidth, columns: AnyWidth) -> Float[Array, "rows colu
     is_padded = isinstance(rows, Width) or isinstance(columns, Width)
     if is_padded:
         implementation = str(jax.random.key_impl(key))
-        if "threefry" not in implementation or not jax.config.jax_threefry_partitionable:
+        is_partitionable = bool(jax.config.values["jax_threefry_partitionable"])
+        if "threefry" not in implementation or not is_partitionable:
             raise ValueError(
                 f"Padded widths need partitionable threefry keys, whose draws are prefix-stable, but the key is "
-                f"{implementation!r} (jax_threefry_partitionable={jax.config.jax_threefry_partitionable}). "
+                f"{implementation!r} (jax_threefry_partitionable={is_partitionable}). "
                 "Use `jax.random.key(seed)`, or sweep the width with `loop=`."
             )
     row_keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(maximum(rows)))

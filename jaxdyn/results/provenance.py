@@ -28,7 +28,7 @@ def provenance() -> dict[str, Any]:
         "versions": versions(),
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
-        "float64": bool(jax.config.jax_enable_x64),
+        "float64": bool(jax.config.values["jax_enable_x64"]),
         "git_commit": _commit() or "none",
     }
 

@@ -90,10 +90,9 @@ def _are_classes(y: Any) -> None:
     known = concrete(y)
     if known is None:
         return
-    if known.shape[1] == 1:
-        wrong = np.abs(known[:, 0]) != 1
-    else:
-        wrong = ((known != 0) & (known != 1)).any(axis=1) | (known.sum(axis=1) != 1)
+    is_sign = known.shape[1] == 1
+    one_hot_faults = ((known != 0) & (known != 1)).any(axis=1) | (known.sum(axis=1) != 1)
+    wrong = np.abs(known[:, 0]) != 1 if is_sign else one_hot_faults
     if wrong.any():
         first = int(np.argmax(wrong))
         raise ValueError(

@@ -50,8 +50,9 @@ class System:
 
 @dataclass(frozen=True, eq=False)
 class Evolution:
-    """How the modes evolve over a grid: two functions of the curvatures c λ, [q] -> [*grid, q]. Made by `descent` or
-    `flow`.
+    """How the modes evolve over a grid: two functions of the curvatures c λ, [q] -> [*grid, q].
+
+    Made by `descent` or `flow`.
 
     Attributes:
         decay: what is left of the residual of a mode.
@@ -77,9 +78,9 @@ def decompose(kernel: Num[ArrayLike, "..."]) -> System:
         >>> f0, y = jnp.zeros((2, 1)), jnp.ones((2, 1))
         >>> from jaxdyn import losses
         >>> rates, steps = jnp.array([0.5, 2.0])[:, None], jnp.array([0, 1, 2])[None, :]
-        >>> train_loss(system, f0, y, descent(rates, steps), loss=losses.half_sum)
-        Array([[ 1.   ,  0.125,  0.031],
-               [ 1.   ,  5.   , 41.   ]], dtype=float32)
+        >>> grid = train_loss(system, f0, y, descent(rates, steps), loss=losses.half_sum)  # λ = 2: η = 1 is critical
+        >>> [[round(float(point), 3) for point in row] for row in grid]
+        [[1.0, 0.125, 0.031], [1.0, 5.0, 41.0]]
     """
     matrix = jnp.asarray(kernel)
     if matrix.ndim == 4 and matrix.shape[0] == matrix.shape[1] and matrix.shape[2] == matrix.shape[3]:
@@ -106,7 +107,7 @@ def descent(learning_rate: Num[ArrayLike, "..."], steps: Num[ArrayLike, "..."]) 
     rate, count = _grid(learning_rate, steps)
 
     def log_decay(shrink: Any) -> Any:
-        """log |1 − ηcλ| without cancellation for small ηcλ; over the rates alone, so that steps cost one `exp`."""
+        """Log |1 − ηcλ| without cancellation for small ηcλ; over the rates alone, so that steps cost one `exp`."""
         return jnp.where(shrink < 0.5, jnp.log1p(-jnp.minimum(shrink, 0.5)), jnp.log(jnp.abs(1.0 - shrink)))
 
     def decay(curvature: Any) -> Any:
@@ -289,6 +290,6 @@ def _check_symmetric(matrix: Any) -> None:
     skew, size = np.abs(concrete - concrete.T).max(initial=0.0), np.abs(concrete).max(initial=0.0)
     if skew > 1e-3 * size:
         raise ValueError(
-            f"A kernel is symmetric, but entries of this one differ from their mirror by up to {skew:.3g} where the largest is "
-            f"{size:.3g}. The kernel between two sets of inputs goes into `test_outputs(cross=…)`."
+            f"A kernel is symmetric, but entries of this one differ from their mirror by up to {skew:.3g} where the "
+            f"largest is {size:.3g}. The kernel between two sets of inputs goes into `test_outputs(cross=…)`."
         )
