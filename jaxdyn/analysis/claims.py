@@ -63,7 +63,16 @@ class Verdict:
         )
 
 
-def at_most(id: str, *, statement: str, source: str, estimate: float, low: float, high: float, bound: float) -> Verdict:
+def at_most(
+    id: str,
+    *,
+    statement: str,
+    source: str,
+    estimate: SupportsFloat,
+    low: SupportsFloat,
+    high: SupportsFloat,
+    bound: SupportsFloat,
+) -> Verdict:
     """The claim that a number is at most `bound`.
 
     Args:

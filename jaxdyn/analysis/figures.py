@@ -53,7 +53,10 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The style, within a `with` block, for axes of your own.
+    """The style, within a `with` block, for what you draw yourself.
+
+    Matplotlib reads the sizes of titles and legends when they are set, so set them inside the block too; or put
+    `@style()` above the function that makes the figure.
 
     Example:
         >>> import matplotlib
@@ -142,8 +145,10 @@ def power_law(
             axes.plot(x, line, color=GREY, lw=1.0, ls=(0, (4, 3)), zorder=1, label=name, gid="reference")
         _log_log(axes, x)
         axes.set_xlabel(dim)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="best")
+        entries = zip(*axes.get_legend_handles_labels(), strict=True)
+        shown = sorted(entries, key=lambda entry: entry[0].get_gid() == "reference")  # the reference last
+        if shown:
+            axes.legend(*zip(*shown, strict=True), loc="best")
 
 
 def curves(
@@ -216,11 +221,21 @@ def save(page: Figure, path: str | Path, *, dpi: int = 200) -> Path:
 
 
 def _log_log(axes: Any, x: np.ndarray) -> None:
-    """Logarithmic axes, the coordinates themselves as ticks."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    """Logarithmic axes: the coordinates themselves as ticks of x; 1, 2, 5 on y where it spans few decades."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    def power(value: float, _: Any) -> str:
+        return f"{value:g}" if 1e-3 <= value <= 1e4 else f"$10^{{{round(np.log10(value))}}}$"
+
+    def between(value: float, _: Any) -> str:
+        low, high = axes.get_ylim()
+        return f"{value:g}" if high < 300 * low and 1e-4 < value < 1e4 else ""
 
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(power))
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    axes.yaxis.set_minor_formatter(FuncFormatter(between))
     every = -(-len(x) // 6)
     axes.xaxis.set_major_locator(FixedLocator(sorted(x)[::every]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

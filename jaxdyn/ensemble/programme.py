@@ -216,8 +216,8 @@ def _functions_within(optimizer: Any) -> set[str]:
         if id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, (tuple, list)):
-            stack.extend(item)
+        if isinstance(item, (tuple, list, dict)):
+            stack.extend(item.values() if isinstance(item, dict) else item)
             continue
         if getattr(item, "__module__", "").startswith("optax"):
             names.add(getattr(item, "__qualname__", "").split(".")[0])
@@ -228,7 +228,7 @@ def _functions_within(optimizer: Any) -> set[str]:
 
 def _holds(cell: Any) -> bool:
     try:
-        return callable(cell.cell_contents) or isinstance(cell.cell_contents, (tuple, list))
+        return callable(cell.cell_contents) or isinstance(cell.cell_contents, (tuple, list, dict))
     except ValueError:
         return False
 

@@ -1,9 +1,9 @@
 """Critical learning rates: where gradient descent of the linearised model stops converging.
 
-With L = (c/2) Σ (f − y)², the linear model's outputs obey f' − y = (I − η c K)(f − y), so gradient descent converges for
-η < 2 / (c λ_max(K)), K the whole nk × nk kernel. For other losses the Gauss-Newton matrix Jᵀ H J takes the place of
-c JᵀJ, H the Hessian of the loss in the outputs. The rate without units, η_rel = η c λ_max(K_0), is lazy below 2; quadratic
-models catapult between 2 and 4 and diverge above.
+With L = (c/2) Σ (f − y)², the linear model's outputs obey f' − y = (I − η c K)(f − y), so gradient descent converges
+for η < 2 / (c λ_max(K)), K the whole nk × nk kernel. For other losses the Gauss-Newton matrix Jᵀ H J takes the place of
+c JᵀJ, H the Hessian of the loss in the outputs. The rate without units, η_rel = η c λ_max(K_0), is lazy below 2;
+quadratic models catapult between 2 and 4 and diverge above.
 
 This is not 2 over the sharpness: the Hessian of a network's loss also has the term Σ r_i H_{f_i}, which is O(1/√m) at
 initialisation. Nor is it the largest rate at which a network trains.
@@ -20,14 +20,21 @@ from jaxtyping import Array, Float, Num
 
 from jaxdyn import geometry
 from jaxdyn._typing import Apply, Loss, Params
+from jaxdyn.geometry import operators, spectrum
 from jaxdyn.losses import Quadratic
+
+DENSE_ROWS = 1024
+"""Up to so many rows nk the eigenvalue comes from the whole kernel; above, from products with a vector."""
+
+TOLERANCE = 1e-4
+"""Relative residual that products with a vector must reach; the error of the eigenvalue is usually its square."""
 
 
 def critical_learning_rate(apply: Apply, params: Params, task: Any, *, loss: Loss) -> Float[Array, ""]:
     """The learning rate 2 / λ_max above which the linearised model diverges under full-batch gradient descent.
 
-    May be traced and vmapped, so a run can ask for its own critical rate. For the critical rate of a batch, give a task that
-    holds the batch: `dataclasses.replace(task, x=x, y=y)`.
+    May be traced and vmapped, so a run can ask for its own critical rate. For the critical rate of a batch, give a
+    task that holds the batch: `dataclasses.replace(task, x=x, y=y)`.
 
     Args:
         apply: the function, `(params, x: [n, *d]) -> [n, k]`.
@@ -69,7 +76,8 @@ def relative_rate(
 def curvature(apply: Apply, params: Params, task: Any, *, loss: Loss) -> Float[Array, ""]:
     """Largest eigenvalue of the Gauss-Newton matrix of the loss: c λ_max(K) for a quadratic loss, else λ_max(Jᵀ H J).
 
-    From the dense kernel, without approximation: O((nk)³) after one tangent kernel.
+    Up to `DENSE_ROWS` rows nk from the whole kernel, O((nk)³); above, by Lanczos on products with a vector (about a
+    gradient each), to a relative residual of `TOLERANCE`.
 
     Args:
         apply: the function, `(params, x: [n, *d]) -> [n, k]`.
@@ -78,18 +86,29 @@ def curvature(apply: Apply, params: Params, task: Any, *, loss: Loss) -> Float[A
         loss: as for `critical_learning_rate`.
 
     Returns:
-        The eigenvalue, a scalar.
+        The eigenvalue, a scalar. NaN where the parameters are, or where Lanczos did not converge.
     """
     with jax.default_matmul_precision("highest"):
-        blocks = geometry.ntk_blocks(apply, params, task.x)
-        n, k = blocks.shape[1:3]
-        kernel = geometry.as_matrix(blocks)  # [nk, nk]
-        if isinstance(loss, Quadratic):
-            return loss.c(n, k) * jnp.linalg.eigvalsh(kernel)[-1]
-        outputs = apply(params, task.x)
-        bend = jax.hessian(lambda flat: loss(flat.reshape(n, k), task.y))(outputs.reshape(-1))  # [nk, nk]
-        values, vectors = jnp.linalg.eigh(kernel)
-        root = (
-            vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]
-        )  # K = root rootᵀ; spectra of Jᵀ H J, rootᵀ H root agree
-        return jnp.linalg.eigvalsh(root.T @ bend @ root)[-1]
+        n, k = jax.eval_shape(apply, params, task.x).shape
+        largest = _dense if n * k <= DENSE_ROWS else _matrix_free
+        return largest(apply, params, task, loss, n, k)
+
+
+def _dense(apply: Apply, params: Params, task: Any, loss: Any, n: int, k: int) -> Any:
+    kernel = geometry.as_matrix(geometry.ntk_blocks(apply, params, task.x))  # [nk, nk]
+    if isinstance(loss, Quadratic):
+        return loss.c(n, k) * jnp.linalg.eigvalsh(kernel)[-1]
+    outputs = apply(params, task.x)
+    bend = jax.hessian(lambda flat: loss(flat.reshape(n, k), task.y))(outputs.reshape(-1))  # [nk, nk]
+    values, vectors = jnp.linalg.eigh(kernel)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]  # K = root rootᵀ
+    return jnp.linalg.eigvalsh(root.T @ bend @ root)[-1]  # the spectrum of Jᵀ H J, zeros apart
+
+
+def _matrix_free(apply: Apply, params: Params, task: Any, loss: Any, n: int, k: int) -> Any:
+    if isinstance(loss, Quadratic):
+        matrix, c = operators.tangent_kernel(apply, params, task.x), loss.c(n, k)
+    else:
+        matrix, c = operators.gauss_newton(apply, params, task.x, task.y, loss=loss), 1.0
+    found = spectrum.top(matrix, dim=matrix.dim, num=1, key=jax.random.key(0), tolerance=TOLERANCE)
+    return jnp.where(found.converged[0], c * found.values[0], jnp.nan)

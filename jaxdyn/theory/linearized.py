@@ -160,11 +160,11 @@ def train_outputs(
     Raises:
         ValueError: for a loss that is not quadratic, or shapes that do not belong together.
     """
-    c, residual, y = _residual(system, f0, y, loss)
+    c, residual, target = _residual(system, f0, y, loss)
     decay = evolution.decay(c * system.values)  # [*grid, q]
     with jax.default_matmul_precision("highest"):
         left = jnp.einsum("ap,...p,pb->...ab", system.vectors, decay, system.vectors.T @ residual)
-    return _behind(y, decay) + left.reshape(*decay.shape[:-1], *y.shape)
+    return _behind(target, decay) + left.reshape(*decay.shape[:-1], *target.shape)
 
 
 def test_outputs(

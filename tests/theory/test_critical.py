@@ -1,5 +1,7 @@
 """Critical rates against dense matrices and against training that diverges just above them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 import jaxdyn as jd
+from jaxdyn.theory import critical
 
 
 def _problem(k=2):
@@ -68,3 +71,88 @@ def test_relative_rate_is_two_at_the_critical_one():
     np.testing.assert_allclose(
         jd.theory.relative_rate(critical, model.apply, params, task, loss=jd.losses.mse), 2, rtol=1e-5
     )
+
+
+def test_any_other_loss_goes_through_its_gauss_newton_matrix(x64):
+    model, params, task = _problem()
+
+    def coupled(f, y):  # the Hessian in the outputs couples examples and outputs
+        return jnp.mean((f - y) ** 4) + 0.1 * jnp.sum(f) ** 2
+
+    outputs = model.apply(params, task.x)
+    bend = jax.hessian(lambda f: coupled(f.reshape(outputs.shape), task.y))(outputs.reshape(-1))
+    jacobian = _jacobian(model, params, task)
+    expected = np.linalg.eigvalsh(jacobian.T @ np.asarray(bend) @ jacobian)[-1]
+    np.testing.assert_allclose(jd.theory.curvature(model.apply, params, task, loss=coupled), expected, rtol=1e-8)
+
+
+def test_the_logistic_loss_of_one_output_has_its_curvature_at_the_present_outputs(x64):
+    model, params, task = _problem(k=1)
+    task = jd.tasks.from_arrays(task.x, jnp.sign(task.y))
+    p = jax.nn.sigmoid(model.apply(params, task.x))[:, 0]
+    jacobian = _jacobian(model, params, task)
+    expected = np.linalg.eigvalsh(jacobian.T @ np.diag(p * (1 - p) / 12) @ jacobian)[-1]
+    found = jd.theory.curvature(model.apply, params, task, loss=jd.losses.cross_entropy)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("loss", [jd.losses.mse, jd.losses.cross_entropy], ids=["mse", "cross_entropy"])
+def test_a_run_may_ask_for_its_rate_under_jit_and_vmap(loss, x64):
+    model, _, task = _problem()
+    task = jd.tasks.from_arrays(task.x, jax.nn.one_hot(jnp.arange(12) % 2, 2))
+
+    def rate(seed):
+        return jd.theory.critical_learning_rate(model.apply, model.init(jax.random.key(seed)), task, loss=loss)
+
+    together = jax.jit(jax.vmap(rate))(jnp.arange(3))
+    np.testing.assert_allclose(together, [rate(seed) for seed in range(3)], rtol=1e-10)
+    assert len(set(together.tolist())) == 3
+
+
+def test_the_rate_of_a_batch_is_that_of_a_task_that_holds_it(x64):
+    model, params, task = _problem(k=1)
+    batch = dataclasses.replace(task, x=task.x[:4], y=task.y[:4])
+    jacobian = _jacobian(model, params, batch)
+    expected = 4 / np.linalg.eigvalsh(jacobian @ jacobian.T)[-1]  # mse: c = 2/n, n the size of the batch
+    found = jd.theory.critical_learning_rate(model.apply, params, batch, loss=jd.losses.mse)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_a_function_that_does_not_move_has_an_infinite_critical_rate():
+    task = jd.tasks.from_arrays(jnp.ones((3, 1)), jnp.ones((3, 1)))
+    rate = jd.theory.critical_learning_rate(lambda w, x: 0 * w * x, jnp.array(1.0), task, loss=jd.losses.mse)
+    assert np.isinf(rate)
+
+
+@pytest.mark.parametrize("loss", [jd.losses.torch_mse, jd.losses.cross_entropy], ids=["torch_mse", "cross_entropy"])
+def test_products_with_a_vector_find_the_eigenvalue_of_the_whole_kernel(loss, x64, monkeypatch):
+    x = jax.random.normal(jax.random.key(0), (40, 4))
+    task = jd.tasks.from_arrays(x, jax.nn.one_hot(jnp.arange(40) % 3, 3))
+    model = jd.models.mlp((4, 30, 3), activation=jnp.tanh)
+
+    def rates():
+        return jax.jit(
+            jax.vmap(lambda s: jd.theory.curvature(model.apply, model.init(jax.random.key(s)), task, loss=loss))
+        )(jnp.arange(2))
+
+    dense = rates()
+    monkeypatch.setattr(critical, "DENSE_ROWS", 100)
+    monkeypatch.delattr(jd.geometry, "ntk_blocks")  # the kernel is not formed
+    np.testing.assert_allclose(rates(), dense, rtol=1e-6)
+
+
+def test_two_thousand_examples_of_a_linear_function_have_the_rate_of_their_covariance():
+    x = jax.random.normal(jax.random.key(0), (2000, 6)) * jnp.arange(1.0, 7)[None, :]
+    task = jd.tasks.from_arrays(x, x[:, :1])
+    rate = jd.theory.critical_learning_rate(lambda w, x: x @ w, jnp.zeros((6, 1)), task, loss=jd.losses.half_mean)
+    np.testing.assert_allclose(
+        rate, 2 / np.linalg.eigvalsh(np.cov(x.T, bias=True) + np.outer(x.mean(0), x.mean(0)))[-1], rtol=1e-4
+    )
+
+
+def test_a_nan_parameter_has_a_nan_rate(monkeypatch):
+    model, params, task = _problem(k=1)
+    broken = jax.tree.map(lambda leaf: leaf.at[0, 0].set(jnp.nan), params)
+    for rows in (1024, 1):
+        monkeypatch.setattr(critical, "DENSE_ROWS", rows)
+        assert np.isnan(jd.theory.critical_learning_rate(model.apply, broken, task, loss=jd.losses.mse))

@@ -97,6 +97,116 @@ def test_a_rate_beyond_the_critical_one_overflows_to_infinity_without_error():
     assert np.isinf(grown)
 
 
+def test_the_loss_overflows_even_where_a_mode_has_nothing_to_learn():
+    system = linearized.decompose(jnp.diag(jnp.array([1.0, 2.0, 3.0])))
+    f0, y = jnp.zeros((3, 1)), jnp.array([[1.0], [0.0], [0.0]])  # the modes of 2 and 3 are already learned
+    losses = linearized.train_loss(
+        system, f0, y, linearized.descent(jnp.array([1.0, 3.0]), 500), loss=jd.losses.half_sum
+    )
+    assert losses[0] == 0
+    assert np.isinf(losses[1])
+
+
+@pytest.mark.parametrize("shrink", [1e-7, 1e-3, 0.4999, 0.5001, 1.0, 1.5, 1.999, 2.0, 2.01])
+def test_a_mode_decays_and_responds_like_its_geometric_sum_in_float32(shrink):
+    count, curvature = 300, 2.0
+    evolution = linearized.descent(jnp.array([shrink / curvature, 1.0]), jnp.array([count, count]))
+    sum_ = shrink / curvature * np.sum((1 - np.float64(shrink)) ** np.arange(count))
+    np.testing.assert_allclose(
+        evolution.decay(jnp.array([curvature]))[0, 0], (1 - shrink) ** count, rtol=2e-4, atol=1e-30
+    )
+    np.testing.assert_allclose(evolution.response(jnp.array([curvature]))[0, 0], sum_, rtol=2e-4)
+
+
+def test_a_million_small_steps_keep_their_digits_in_float32():
+    kernel = jnp.array([[1e-6, 0.0], [0.0, 3e-7]])
+    f0, y = jnp.zeros((2, 1)), jnp.ones((2, 1))
+    system, evolution = linearized.decompose(kernel), linearized.descent(1.0, 1_000_000)
+    expected = 1 - np.exp(1e6 * np.log1p(-np.array([[1e-6], [3e-7]])))
+    found = linearized.train_outputs(system, f0, y, evolution, loss=jd.losses.half_sum)
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    pulled = linearized.test_outputs(system, f0, y, evolution, loss=jd.losses.half_sum, cross=kernel, f0_test=f0)
+    np.testing.assert_allclose(pulled, expected, rtol=2e-6)
+
+
+def test_a_null_direction_of_the_kernel_moves_test_outputs_linearly_in_time(x64):
+    system = linearized.decompose(jnp.diag(jnp.array([0.0, 1.0])))
+    f0, y = jnp.zeros((2, 1)), jnp.ones((2, 1))
+    options = {"loss": jd.losses.half_mean, "cross": jnp.array([[1.0, 0.0]]), "f0_test": jnp.zeros((1, 1))}
+    for evolution in (linearized.descent(0.1, np.array([0, 10, 1000])), linearized.flow(np.array([0.0, 1.0, 100.0]))):
+        found = linearized.test_outputs(system, f0, y, evolution, **options)
+        np.testing.assert_allclose(found[:, 0, 0], np.array([0.0, 1.0, 100.0]) / 2, rtol=1e-12)  # c = 1/2
+
+
+def test_rounding_below_zero_does_not_grow_over_many_steps():
+    root = jax.random.normal(jax.random.key(0), (60, 2))
+    system = linearized.decompose(root @ root.T)
+    f0, y = jnp.zeros((60, 1)), jnp.ones((60, 1))
+    rate = 1.0 / system.values[-1]
+    losses = linearized.train_loss(system, f0, y, linearized.descent(rate, np.array([100, 10**8])), loss=jd.losses.mse)
+    assert losses[1] <= losses[0] * (1 + 1e-5)
+
+
+def test_a_scalar_rate_meets_a_vector_of_steps_and_time_zero_is_the_start(x64):
+    (kernel, _), (f0, y, _) = _kernel(), _outputs()
+    system = linearized.decompose(kernel)
+    found = linearized.train_outputs(system, f0, y, linearized.descent(0.1, np.arange(3)), loss=jd.losses.mse)
+    assert found.shape == (3, 10, 2)
+    np.testing.assert_allclose(found[0], f0, atol=1e-12)
+    now = linearized.train_outputs(system, f0, y, linearized.flow(0.0), loss=jd.losses.mse)
+    np.testing.assert_allclose(now, f0, atol=1e-12)
+
+
+def test_the_loss_grid_is_the_loss_of_the_outputs_for_blocks_too(x64):
+    rng = np.random.default_rng(3)
+    root = rng.normal(size=(5, 2, 30))
+    blocks = jnp.asarray(np.einsum("iap,jbp->ijab", root, root))
+    f0, y = (jnp.asarray(rng.normal(size=(5, 2))) for _ in range(2))
+    system, evolution = linearized.decompose(blocks), linearized.flow(np.array([[0.0, 0.001], [0.01, 0.1]]))
+    outputs = linearized.train_outputs(system, f0, y, evolution, loss=jd.losses.torch_mse)
+    losses = linearized.train_loss(system, f0, y, evolution, loss=jd.losses.torch_mse)
+    for i, j in np.ndindex(2, 2):
+        np.testing.assert_allclose(losses[i, j], jd.losses.torch_mse(outputs[i, j], y), rtol=1e-10)
+
+
+def test_everything_may_be_jitted_and_vmapped(x64):
+    kernels = jnp.stack([_kernel(seed=s)[0] for s in range(3)])
+    (_, cross), (f0, y, f0_test) = _kernel(), _outputs()
+
+    def one(kernel, rate, steps):
+        system, evolution = linearized.decompose(kernel), linearized.descent(rate, steps)
+        options = {"loss": jd.losses.mse, "cross": cross, "f0_test": f0_test}
+        return (
+            linearized.train_loss(system, f0, y, evolution, loss=jd.losses.mse),
+            linearized.test_outputs(system, f0, y, evolution, **options),
+        )
+
+    rates, steps = jnp.array([0.1, 0.2, 0.3]), jnp.array([3, 40])
+    together = jax.jit(jax.vmap(one, in_axes=(0, 0, None)))(kernels, rates, steps)
+    for i in range(3):
+        for found, alone in zip(together, one(kernels[i], rates[i], steps), strict=True):
+            np.testing.assert_allclose(found[i], alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5, [0, 3, -2], np.nan])
+def test_steps_that_are_no_steps_are_refused(steps):
+    with pytest.raises(ValueError, match="completed steps"):
+        linearized.descent(0.1, np.asarray(steps))
+
+
+def test_a_kernel_between_two_sets_of_inputs_is_refused_as_a_kernel():
+    with pytest.raises(ValueError, match=r"cross=…"):
+        linearized.decompose(jnp.array([[1.0, 2.0], [0.5, 1.0]]))
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (3, 10), (4, 10, 2, 2)])
+def test_a_cross_kernel_of_another_shape_is_refused(shape):
+    (kernel, _), (f0, y, f0_test) = _kernel(), _outputs()
+    options = {"loss": jd.losses.mse, "cross": jnp.ones(shape), "f0_test": f0_test}
+    with pytest.raises(ValueError, match="does not belong to a kernel with 10 modes"):
+        linearized.test_outputs(linearized.decompose(kernel), f0, y, linearized.flow(1.0), **options)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
