@@ -72,6 +72,11 @@ class Axes:
         found = [i for i, axis in enumerate(self.vmap) if isinstance(axis.values, Width)]
         return found[0] if found else None
 
+    @property
+    def widths(self) -> np.ndarray:
+        """The values of the width axis; empty where there is none."""
+        return np.asarray([] if self.width is None else self.vmap[self.width].values.active)
+
     def loop_values(self, index: Sequence[int]) -> dict[str, Any]:
         """What `run` receives for the loop axes at an index."""
         return {axis.name: axis.values[i] for axis, i in zip(self.loop, index, strict=True)}
@@ -127,7 +132,7 @@ def buckets(axes: Axes, cost: Callable[[int], float], compilation: float) -> lis
     """
     if axes.width is None:
         return [None]
-    values = np.asarray(axes.vmap[axes.width].values.active)
+    values = axes.widths
     order = np.argsort(values, kind="stable")
     count = len(order)
     best: list[tuple[float, list[np.ndarray]]] = [(0.0, [])]

@@ -23,6 +23,7 @@ _RATE_ELSEWHERE = 1e13
 _COMPILATION = 3.0  # seconds of one cell
 _PASSES = 3.0  # a training step against a forward pass
 _NUM_PIECES = 16
+_SEQUENTIAL_ABOVE = 20_000  # parameters from which vmap loses on a CPU: a quadratic model of width 512 takes 19 ms vmapped, 7 in sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class Cell:
         fixed: what `run` receives for the loop axes.
         arguments: what it receives for the vmap axes, each with one leading member axis.
         shape: what the members unflatten to.
+        chunk: how many members are vmapped at a time; the others follow in sequence.
         steps: length of the runs.
         records: for each record its time dimension, its times and what it yields.
         loss: name of the loss, which carries its normalisation.
@@ -50,6 +52,7 @@ class Cell:
     fixed: Mapping[str, Any]
     arguments: Mapping[str, Any]
     shape: tuple[int, ...]
+    chunk: int
     steps: int
     records: tuple[tuple[str, np.ndarray, dict[str, Variable]], ...]
     loss: str
@@ -76,7 +79,7 @@ class Plan:
 
     def programme(self, cell: Cell) -> Programme:
         """Trace the programmes of a cell. Nothing is compiled yet."""
-        return programme(self.run, cell.fixed, cell.arguments, num_pieces=_NUM_PIECES)
+        return programme(self.run, cell.fixed, cell.arguments, num_pieces=_NUM_PIECES, chunk=cell.chunk)
 
     def index(self, cell: Cell) -> tuple[Any, ...]:
         """The region of a cell in the dataset: one integer, slice or index array an axis."""
@@ -92,7 +95,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"{len(self.cells)} cells, {sum(cell.num_members for cell in self.cells)} members"]
-        lines += [f"  {cell.name or 'all'}: {cell.num_members} members" for cell in self.cells]
+        lines += [f"  {cell.name or 'all'}: {cell.num_members} members, {cell.chunk} at a time" for cell in self.cells]
         return "\n".join(lines)
 
 
@@ -121,14 +124,18 @@ def _cells(run: Callable[..., Training], axes: Axes) -> Iterator[Cell]:
     for index in loop_indices(axes):
         fixed = axes.loop_values(index)
         seen = _look(run, axes, fixed)
-        for number, bucket in enumerate(buckets(axes, _cost(run, axes, fixed), _COMPILATION)):
+        cost = _cost(run, axes, fixed, seen["steps"])
+        for number, bucket in enumerate(buckets(axes, cost, _COMPILATION)):
             arguments, shape = axes.members(bucket)
+            maximum = None if bucket is None else max(int(width) for width in axes.widths[bucket])
+            num_params, _ = _sizes(run, axes, fixed, maximum)
+            chunk = _chunk(num_params, int(np.prod(shape, dtype=int)))
             labels = [f"{axis.name}={axis.labels[i]}" for axis, i in zip(axes.loop, index, strict=True)]
             if bucket is not None and axes.width is not None:
                 width = axes.vmap[axes.width]
                 labels.append(f"{width.name}={'/'.join(str(width.labels[i]) for i in bucket)}")
             key = "-".join(["cell", *map(str, index), *([str(number)] if bucket is not None else [])])
-            yield Cell(key, ", ".join(labels), index, bucket, fixed, arguments, shape, **seen)
+            yield Cell(key, ", ".join(labels), index, bucket, fixed, arguments, shape, chunk, **seen)
 
 
 def _look(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,24 +156,33 @@ def _look(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any]) ->
     return found
 
 
-def _cost(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any]) -> Callable[[int], float]:
+def _sizes(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any], maximum: int | None) -> tuple[int, int]:
+    """Parameters of one member, its width padded to `maximum`, and examples in a step."""
+
+    def shapes(values: Any) -> Any:
+        training = dynamics.anchored(call_run(run, fixed, values))
+        return training.params0, training.sampler(training.task, training.key, 0)[0]
+
+    params, x = jax.eval_shape(shapes, first_member(axes, maximum))
+    return sum(leaf.size for leaf in jax.tree.leaves(params)), int(x.shape[0])
+
+
+def _cost(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any], steps: int) -> Callable[[int], float]:
     """Seconds that all members of one width take when padded to a maximum: 2 · passes · n · p flops a step."""
     rate = _RATE.get(jax.default_backend(), _RATE_ELSEWHERE)
     members = np.prod([len(axis) for i, axis in enumerate(axes.vmap) if i != axes.width])
 
     def cost(maximum: int) -> float:
-        found: dict[str, Any] = {}
-
-        def shapes(values: Any) -> Any:
-            training = dynamics.anchored(call_run(run, fixed, values))
-            found["steps"] = training.steps
-            return training.params0, training.sampler(training.task, training.key, 0)[0]
-
-        params, x = jax.eval_shape(shapes, first_member(axes, maximum))
-        num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
-        return float(2 * _PASSES * x.shape[0] * num_params * found["steps"] * members / rate)
+        num_params, num_examples = _sizes(run, axes, fixed, maximum)
+        return float(2 * _PASSES * num_examples * num_params * steps * members / rate)
 
     return cost
+
+
+def _chunk(num_params: int, num_members: int) -> int:
+    """How many members are vmapped at a time: all, or one after the other where a CPU is busy enough with one."""
+    is_cpu = jax.default_backend() == "cpu"
+    return 1 if is_cpu and num_params >= _SEQUENTIAL_ABOVE else num_members
 
 
 def first_member(axes: Axes, maximum: int | None) -> dict[str, Any]:

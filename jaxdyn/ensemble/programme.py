@@ -100,7 +100,12 @@ class Programme:
 
 
 def programme(
-    run: Callable[..., Training], fixed: Mapping[str, Any], arguments: Mapping[str, Any], *, num_pieces: int
+    run: Callable[..., Training],
+    fixed: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    *,
+    num_pieces: int,
+    chunk: int,
 ) -> Programme:
     """Trace one cell.
 
@@ -109,6 +114,7 @@ def programme(
         fixed: values of the loop axes.
         arguments: values of the vmap axes, each leaf with one leading member axis.
         num_pieces: into how many pieces a run is cut, at most.
+        chunk: how many members advance together; chunks follow one another.
 
     Raises:
         TypeError: where `run` returns something else than a `Training`, or decides in Python on a traced axis.
@@ -155,8 +161,20 @@ def programme(
             results = proceed(consts, [*jax.tree.leaves(state), *jax.tree.leaves(times)])
             return jax.tree.unflatten(states, results[:num_state]), jax.tree.unflatten(values, results[num_state:])
 
-        mapped = jax.vmap(one, in_axes=(0, carried_axes, state_axes), out_axes=(state_axes, 0))
-        return mapped(jnp.arange(num_members), carried, state)
+        if chunk >= num_members:
+            mapped = jax.vmap(one, in_axes=(0, carried_axes, state_axes), out_axes=(state_axes, 0))
+            return mapped(jnp.arange(num_members), carried, state)
+
+        def member(batched: Any) -> Any:
+            own, rest = batched
+            mine = iter(own)
+            every = [next(mine) if axis == 0 else shared for axis, shared in zip(carried_axes, carried, strict=True)]
+            return one(None, every, rest._replace(step=state.step))
+
+        own = [value for axis, value in zip(carried_axes, carried, strict=True) if axis == 0]
+        members = (own, state._replace(step=None))
+        reached, recorded = jax.lax.map(member, members, batch_size=None if chunk == 1 else chunk)
+        return reached._replace(step=reached.step[0]), recorded
 
     return Programme(
         found["training"], found["pieces"], num_members, found["variables"], constants, axes, prologue, advance

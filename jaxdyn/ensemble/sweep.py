@@ -233,7 +233,7 @@ def _describe(chosen: Plan) -> dict[str, Any]:
     axes: Axes = chosen.axes
     return {
         "cells": [cell.name for cell in chosen.cells],
-        "strategy": "vmap",
+        "members_at_a_time": [cell.chunk for cell in chosen.cells],
         "loop_axes": [axis.name for axis in axes.loop],
         "vmap_axes": [axis.name for axis in axes.vmap],
         "steps": sorted({cell.steps for cell in chosen.cells}),

@@ -35,6 +35,7 @@ import numpy as np
 import optax
 
 import jaxdyn as jd
+from jaxdyn.analysis import figures
 from jaxdyn.analysis.claims import Verdict, at_most, within
 from jaxdyn.analysis.scaling import mean_interval, power_law
 from jaxdyn.models.width import Width
@@ -69,7 +70,7 @@ class Config:
 
 PRESETS = {
     "ci": Config((16, 32, 64, 128, 256), 8, (2,), (3, 8), 64, 64, 100, 1.0, 6),
-    "laptop": Config((32, 64, 128, 256, 512), 8, (2, 3), (3, 8), 128, 128, 200, 1.0, 12),
+    "laptop": Config((32, 64, 128, 256, 512), 8, (2, 3), (3, 8), 128, 128, 120, 1.0, 12),
     "paper": Config((64, 128, 256, 512, 1024, 2048, 4096, 8192), 16, (2, 3), (3, 8), 256, 100, 1000, 1.0, 20),
 }
 
@@ -195,8 +196,11 @@ def distances(config: Config, dataset: Any) -> Any:
 
 def figure(dataset: Any) -> Any:
     """Exponents of every distance against the width, the loss curves, and the ensemble mean against kernel descent."""
-    from jaxdyn.analysis import figures
+    with figures.style():
+        return _draw(dataset)
 
+
+def _draw(dataset: Any) -> Any:
     config = _config(dataset)
     found = distances(config, dataset)
     panels = {

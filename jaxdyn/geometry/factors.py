@@ -254,7 +254,7 @@ class _Walk:
         return self.tap(value.value, _whole(value.leaf, value.value), None, value.scale)
 
     def product(self, eqn: Any, inputs: list[Any], place: int) -> Any:
-        """z = h · W: tapped behind the product."""
+        """Z = h · W: tapped behind the product."""
         view, other = inputs[place], inputs[1 - place]
         contracted = eqn.params["dimension_numbers"][0]
         own, its = contracted[place], contracted[1 - place]
@@ -268,10 +268,7 @@ class _Walk:
         order = sorted(range(len(own)), key=lambda i: own[i])
         h = jnp.transpose(other, [*positions, *(its[i] for i in order)]).reshape(num_positions, fan_in)
         z = _bind(eqn, [weight if i == place else other for i in range(2)])[0]
-        if place == 1:
-            flat = z.reshape(num_positions, fan_out)
-        else:
-            flat = z.reshape(fan_out, num_positions).T
+        flat = z.reshape(num_positions, fan_out) if place == 1 else z.reshape(fan_out, num_positions).T
         tap = Tap(view.leaf, True, num_positions, fan_in, fan_out, tuple(sorted(own)), view.is_plain)
         tapped = self.tap(flat, tap, h, view.scale)
         return tapped.reshape(z.shape) if place == 1 else tapped.T.reshape(z.shape)

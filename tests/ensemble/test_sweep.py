@@ -93,7 +93,7 @@ def test_run_is_traced_only_while_planning_and_never_by_pieces_or_members():
         jd.sweep(run, vmap={"seed": np.arange(members)})
         return len(calls)
 
-    assert count(2) == count(50) <= 2  # once to lay out the dataset, once for the programmes
+    assert count(2) == count(50) <= 3  # twice to plan, for shapes alone, and once for the programmes
 
 
 def test_a_cell_compiles_two_programmes_whatever_members_and_pieces():
@@ -281,3 +281,23 @@ def test_two_schedules_on_one_dimension_are_refused():
     record = (jd.record(jd.every(1), a=jd.probes.Loss()), jd.record(jd.every(2), b=jd.probes.Loss()))
     with pytest.raises(ValueError, match="dim="):
         jd.sweep(lambda seed: _run(seed=seed, record=record), vmap={"seed": np.arange(2)})
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_members_in_chunks_are_the_members_together(chunk, monkeypatch, x64):
+    def run(lr, width):
+        probes = {"loss": jd.probes.Loss(), "norm": jd.probes.NTKNorm(DIGITS_LIKE.x)}
+        return _run(
+            width,
+            lr=lr,
+            record=(jd.record(jd.every(1), **probes), jd.record(jd.at([3]), dim="once", a=lambda s: s.step)),
+        )
+
+    axes = {"lr": np.asarray([0.1, 1e30, 0.2]), "width": jd.widths([4, 8])}
+    together = jd.sweep(run, vmap=axes)
+    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.plan"), "_chunk", lambda *_: chunk)
+    chunked = jd.sweep(run, vmap=axes)
+    assert chunked.attrs["members_at_a_time"] == [chunk]
+    np.testing.assert_array_equal(chunked.diverged_at >= 0, together.diverged_at >= 0)
+    for name in ("loss", "norm", "a"):  # a diverging member amplifies rounding without bound
+        np.testing.assert_allclose(chunked[name].sel(lr=[0.1, 0.2]), together[name].sel(lr=[0.1, 0.2]), rtol=1e-12)

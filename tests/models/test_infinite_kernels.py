@@ -132,7 +132,9 @@ def test_float32_kernels_are_the_float64_ones_to_rounding(activation):
         double = jax.device_get(_kernel(activation)(x))
     single = _kernel(activation)(jnp.asarray(np.asarray(x), jnp.float32))
     assert single.ntk.dtype == jnp.float32
-    np.testing.assert_allclose(single.ntk, double.ntk, rtol=1e-4)  # relu: arccos near 1 loses half the digits in float32
+    np.testing.assert_allclose(
+        single.ntk, double.ntk, rtol=1e-4
+    )  # relu: arccos near 1 loses half the digits in float32
 
 
 def test_kernels_are_symmetric_and_positive(x64):
