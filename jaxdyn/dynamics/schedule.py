@@ -94,7 +94,7 @@ def log_spaced(num: int) -> LogSpaced:
 
     Example:
         >>> log_spaced(6).times(1000).tolist()
-        [0, 1, 6, 32, 178, 1000]
+        [0, 1, 6, 33, 182, 1000]
     """
     if _count(num, "log_spaced") < 2:
         raise ValueError(f"`log_spaced` records at least the anchor and the end: num >= 2, but got {num}.")

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -57,11 +56,13 @@ class Ritz(NamedTuple):
     Attributes:
         vectors: rows, the first `num` and the guards, [block, dim].
         is_safe: whether no guard may hide an eigenvalue above this one, [num].
+        scale: the largest |λ| seen, a lower bound of the spectral norm.
         num_matvecs: products spent.
     """
 
     vectors: Float[Array, "block dim"]
     is_safe: Bool[Array, " num"]
+    scale: Float[Array, ""]
     num_matvecs: Int[Array, ""]
 
 
@@ -82,6 +83,7 @@ class _Basis(NamedTuple):
     first: Any
     spent: Any
     is_safe: Any  # [num]
+    scale: Any
     done: Any
 
 
@@ -119,6 +121,7 @@ def lanczos(
         first=jnp.int32(0),
         spent=jnp.int32(0),
         is_safe=jnp.zeros(setting.num, bool),
+        scale=jnp.zeros((), start.dtype),
         done=jnp.bool_(False),
     )
 
@@ -129,7 +132,7 @@ def lanczos(
         return _restart(grown, rank, num_blocks // 2)
 
     basis = lax.while_loop(lambda b: ~b.done, cycle, basis)
-    return Ritz(basis.rows[0], basis.is_safe, basis.spent)
+    return Ritz(basis.rows[0], basis.is_safe, basis.scale, basis.spent)
 
 
 def rounding(dtype: Any) -> float:
@@ -144,7 +147,7 @@ def _grow(products: Callable[[Any], Any], basis: _Basis) -> _Basis:
     images = products(rows[last])
     images, first_pass = _orthogonalise(rows, images, basis.first, last + 1)
     factor, triangle = jnp.linalg.qr(images.T)  # images = triangleᵀ factorᵀ
-    fresh, second_pass = _orthogonalise(rows, factor.T, _ZERO, last + 1)
+    fresh, second_pass = _reorthogonalise(rows, factor.T, last + 1)
     gram, rotation = jnp.linalg.eigh(fresh @ fresh.T)
     is_new = gram > 0.25  # less is left only of directions that were rounding to begin with
     root = jnp.sqrt(jnp.where(is_new, gram, 1.0))
@@ -174,6 +177,24 @@ def _orthogonalise(rows: Any, images: Any, first: Any, stop: Any) -> tuple[Any, 
     return lax.fori_loop(first, stop, take, (images, jnp.zeros((num, block, block), images.dtype)))
 
 
+def _reorthogonalise(rows: Any, fresh: Any, stop: Any) -> tuple[Any, Any]:
+    """The same against all blocks before `stop`, where an overlap is large enough to matter."""
+    num, block, _ = rows.shape
+
+    def measure(i: Any, overlaps: Any) -> Any:
+        return overlaps.at[i].set(rows[i] @ fresh.T)
+
+    overlaps = lax.fori_loop(_ZERO, stop, measure, jnp.zeros((num, block, block), fresh.dtype))
+    limit = (
+        jnp.sqrt(jnp.finfo(fresh.dtype).eps) / 8
+    )  # a basis orthogonal to √ε gives Ritz values exact to ε (Simon 1984)
+    return lax.cond(
+        jnp.max(jnp.abs(overlaps)) > limit,
+        lambda: _orthogonalise(rows, fresh, _ZERO, stop),
+        lambda: (fresh, jnp.zeros_like(overlaps)),
+    )
+
+
 def _ritz(basis: _Basis, rank: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
     """All Ritz values, best first, their coefficients in the basis (columns), and the residuals' coefficients ‖B s_j‖."""
     size, block = basis.coefficients.shape[1], basis.rows.shape[1]
@@ -183,7 +204,8 @@ def _ritz(basis: _Basis, rank: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
     outside = -4.0 * jnp.linalg.norm(matrix) - 1.0  # where no Ritz value can be: rows that are not in use
     values, vectors = jnp.linalg.eigh(matrix + jnp.diag(jnp.where(used, 0.0, outside)))
     order = jnp.argsort(jnp.where(values < outside / 2, -jnp.inf, rank(values)), descending=True)
-    values, vectors = values[order], jnp.where(used[:, None], vectors[:, order], 0.0)
+    values = jnp.where(values < outside / 2, 0.0, values)[order]
+    vectors = jnp.where(used[:, None], vectors[:, order], 0.0)
     corner = (basis.last * block, (basis.last - 1) * block)
     below = lax.dynamic_slice(basis.coefficients, corner, (block, block))
     tail = below @ lax.dynamic_slice(vectors, ((basis.last - 1) * block, _ZERO), (block, size))  # [block, size]
@@ -195,13 +217,14 @@ def _judge(basis: _Basis, rank: Callable[[Any], Any], setting: Setting) -> _Basi
     values, _, tail = _ritz(basis, rank)
     num, block = setting.num, setting.block
     residuals = jnp.linalg.norm(tail[:, :block], axis=0)
-    slack = setting.tolerance * jnp.abs(values[:block]) + rounding(values.dtype) * jnp.max(jnp.abs(values[:block]))
+    scale = jnp.maximum(basis.scale, jnp.max(jnp.abs(values)))
+    slack = setting.tolerance * jnp.abs(values[:block]) + rounding(values.dtype) * scale
     standing = rank(values[:block])
     threat = jnp.max(standing[num:] + residuals[num:], initial=-jnp.inf)
     is_safe = threat <= standing[:num] + slack[:num]
     found = jnp.all((residuals <= slack)[:num] & is_safe) & (basis.last >= (2 if setting.warm else 1))
     stuck = ~jnp.all(jnp.isfinite(tail)) | (basis.spent + block > setting.max_matvecs)
-    return basis._replace(is_safe=is_safe, done=found | stuck)
+    return basis._replace(is_safe=is_safe, scale=scale, done=found | stuck)
 
 
 def _restart(basis: _Basis, rank: Callable[[Any], Any], kept: int) -> _Basis:
@@ -217,6 +240,4 @@ def _restart(basis: _Basis, rank: Callable[[Any], Any], kept: int) -> _Basis:
     coefficients = coefficients.at[keep : keep + block, :keep].set(tail[:, :keep])
     fresh = lax.dynamic_slice(basis.valid, (basis.last * block,), (block,))
     valid = jnp.zeros_like(basis.valid).at[:keep].set(used).at[keep : keep + block].set(fresh)
-    return basis._replace(
-        rows=rows, coefficients=coefficients, valid=valid, last=jnp.int32(kept), first=jnp.int32(0)
-    )
+    return basis._replace(rows=rows, coefficients=coefficients, valid=valid, last=jnp.int32(kept), first=jnp.int32(0))

@@ -308,12 +308,18 @@ def _solve(
     vectors, guards = found.vectors[:num], found.vectors[num:]
     values = jnp.sum(images * vectors, axis=1)
     residuals = jnp.linalg.norm(images - values[:, None] * vectors, axis=1)
-    scale = jnp.max(jnp.abs(values))
-    return _report(values, vectors, residuals, guards, rank, tolerance, found.num_matvecs + num, found.is_safe, scale)
+    spent = found.num_matvecs + num
+    return _report(values, vectors, residuals, guards, rank, tolerance, spent, found.is_safe, found.scale)
 
 
 def _whole(
-    matvec: Callable[[Any], Any], rank: Callable[[Any], Any], dim: int, num: int, guard: int, tolerance: float, dtype: Any
+    matvec: Callable[[Any], Any],
+    rank: Callable[[Any], Any],
+    dim: int,
+    num: int,
+    guard: int,
+    tolerance: float,
+    dtype: Any,
 ) -> Spectrum:
     """The same from the whole matrix."""
     matrix = dense(matvec, dim=dim, dtype=dtype)
