@@ -101,14 +101,16 @@ def _rules():
         "reshaped": lambda p, x: x @ p["w"].reshape(2, 2, 4).reshape(4, 4),
         "scaled": lambda p, x: -(x @ (p["w"] * 0.7)) / 3,
         "scaled by a parameter": lambda p, x: x @ (p["w"] * p["s"][0]),
-        "scaled by the example": lambda p, x: x @ (p["w"] * jnp.sum(x)),
+        "scaled by the example": lambda p, x: (x * jnp.sum(x, axis=1, keepdims=True)) @ p["w"],
         "shifted": lambda p, x: x @ (p["w"] - 1.0),
         "normalised": lambda p, x: x @ (p["w"] / jnp.linalg.norm(p["w"])),
         "elementwise scale": lambda p, x: jnp.tanh(x) * p["s"][None, :],
         "bias": lambda p, x: jnp.tanh(x + p["s"][None, :]),
         "shared in one layout": lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"],
         "shared in two layouts": lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"].T,
-        "shared, reshaped and transposed": lambda p, x: x @ p["w"].T.reshape(4, 4) + jnp.tanh(x) @ p["w"].reshape(2, 8).reshape(4, 4),
+        "shared, reshaped and transposed": lambda p, x: (
+            x @ p["w"].T.reshape(4, 4) + jnp.tanh(x) @ p["w"].reshape(2, 8).reshape(4, 4)
+        ),
         "product of leaves": lambda p, x: x @ (p["w"] @ p["v"]),
         "nonlinear in the leaf": lambda p, x: x @ jnp.sin(p["w"]),
         "nested jit": lambda p, x: jax.jit(lambda w, h: jax.jit(jnp.matmul)(h, w * 2.0))(p["w"], x),
@@ -119,7 +121,9 @@ def _rules():
         "scan": scan,
         "slice and concatenate": lambda p, x: x @ jnp.concatenate([p["w"][:2], p["v"][2:]]),
         "leaf as output": lambda p, x: 0.0 * x + p["s"][None, :],
-        "platform": lambda p, x: jax.lax.platform_dependent(x, p["w"], cpu=lambda h, w: h @ w, default=lambda h, w: h @ w * 1.0),
+        "platform": lambda p, x: jax.lax.platform_dependent(
+            x, p["w"], cpu=lambda h, w: h @ w, default=lambda h, w: h @ w * 1.0
+        ),
     }
 
 
@@ -135,11 +139,13 @@ def test_every_rule_is_exact(name, x64):
 
 
 LAYERS = st.lists(
-    st.sampled_from(["dense", "shared", "transposed", "bias", "scale", "tanh", "skip", "double", "reshape"]), min_size=1, max_size=6
+    st.sampled_from(["dense", "shared", "transposed", "bias", "scale", "tanh", "skip", "double", "reshape"]),
+    min_size=1,
+    max_size=6,
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(layers=LAYERS, seed=st.integers(0, 2**30))
 def test_random_networks_are_exact(layers, seed):
     def apply(params, x):
