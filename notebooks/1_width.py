@@ -47,7 +47,6 @@ print(jax.__version__, jax.devices())
 
 # %%
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import jaxdyn as jd
@@ -82,13 +81,13 @@ ds
 # The kernel change grows early in training and then settles; wider networks change less.
 
 # %%
-page, axes = figures.figure(1, 2)
-for width in ds.width.values:
-    figures.curves(axes.flat[0], ds.loss.sel(width=width), x="step", over="seed", label=f"m = {width}")
-    figures.curves(axes.flat[1], ds.change.sel(width=width), x="step", over="seed", label=f"m = {width}")
-axes.flat[0].set(title="training loss", yscale="log", xscale="symlog", xlabel="step")
-axes.flat[1].set(title="kernel change ‖K_t − K_0‖/‖K_0‖", xscale="symlog", xlabel="step")
-axes.flat[0].legend()
+with figures.style():
+    page, axes = figures.figure(1, 2)
+    for place, array, title in zip(axes.flat, (ds.loss, ds.change), ("training loss", "kernel change"), strict=True):
+        figures.curves(place, array, x="step", over="seed", hue="width")
+        place.set_xscale("symlog")
+        place.set_title(title)
+    axes.flat[0].set_yscale("log")
 page
 
 # %% [markdown]
@@ -100,9 +99,10 @@ page
 fit = jd.analysis.scaling.power_law(ds.change.isel(step=-1), "width", over="seed")
 print(fit)
 
-page, axes = figures.figure(1, 1)
-figures.power_law(axes.flat[0], ds.change.isel(step=-1), "width", over="seed", fit=fit, label="kernel change")
-axes.flat[0].set_title("kernel change at the end of training")
+with figures.style():
+    page, axes = figures.figure(1, 1)
+    figures.power_law(axes.flat[0], ds.change.isel(step=-1), "width", over="seed", fit=fit)
+    axes.flat[0].set_title("kernel change at the end of training")
 page
 
 # %% [markdown]
@@ -130,7 +130,3 @@ for verdict in experiment.claims(result):
 # - More width: `experiment.PRESETS["paper"]` goes to 8192 units, for a GPU.
 # - Your own network: `jd.models.from_nnx(factory)` or `jd.models.from_linen(module, x)`.
 # - Your own observable: any function of a `jd.Snapshot`, such as `lambda s: jnp.abs(s.params["dense_0"]["weight"]).max()`.
-
-# %%
-spread = np.ptp(ds.loss.isel(step=-1).mean("seed"))
-print(f"mean final losses of the widths differ by {spread:.2g}")
