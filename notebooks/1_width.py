@@ -78,7 +78,7 @@ ds = jd.sweep(run, vmap={"width": jd.widths([16, 32, 64, 128, 256]), "seed": jnp
 ds
 
 # %% [markdown]
-# The kernel change grows early in training and then settles; wider networks change less.
+# The kernel moves while the loss falls; wider networks learn the same with less of it.
 
 # %%
 with figures.style():
