@@ -114,8 +114,10 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     except StoreError as error:
         raise OSError(f"{error}{_rescue(error.dataset, store)}") from error
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))
-    _print_verdicts(experiment.claims(dataset))
-    print(f"\nfigure:  {figure}\ndataset: {store}   (xarray.open_zarr({str(store)!r}))")
+    verdicts = experiment.claims(dataset)
+    _print_verdicts(verdicts)
+    written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"))
+    print(f"\nfigure:   {figure}\nverdicts: {written}\ndataset:  {store}   (xarray.open_zarr({str(store)!r}))")
     print(f"{time.monotonic() - began:.0f} s")
     return 0
 
@@ -167,6 +169,19 @@ def _rescue(dataset: Any, store: Path) -> str:
     except OSError:
         return ""
     return f" A copy as numpy arrays: {path}"
+
+
+def _write_verdicts(verdicts: Sequence[Any], attrs: Any, path: Path) -> Path:
+    """The verdicts, the day, and where the numbers come from, as JSON."""
+    import datetime
+    import json
+
+    from jaxdyn.analysis import claims
+
+    found = json.loads(claims.to_json(verdicts))
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    path.write_text(json.dumps({"date": today, "verdicts": found, "attributes": attrs}, indent=2, default=str) + "\n")
+    return path
 
 
 def _print_verdicts(verdicts: Sequence[Any]) -> None:

@@ -1,5 +1,6 @@
 """The command line: quick help, a run that ends with figure and verdicts, errors a person can act on."""
 
+import json
 import subprocess
 import sys
 import time
@@ -59,6 +60,9 @@ def test_run_and_show_end_with_figure_dataset_and_verdicts(tmp_path):
     for claim in ("W1/1", "W2/1", "W3/1", "W4/1", "W5/1"):
         assert claim in done.stdout
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
+    written = json.loads((tmp_path / "w.json").read_text())
+    assert [one["id"] for one in written["verdicts"]] == ["W1/1", "W2/1", "W3/1", "W4/1", "W5/1"]
+    assert written["attributes"]["versions"]["jaxdyn"]
     shown = _jaxdyn("show", str(tmp_path / "w.zarr"))
     assert shown.returncode == 0, shown.stderr
     assert "9 of 9 members done" not in shown.stdout

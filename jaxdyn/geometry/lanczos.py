@@ -73,7 +73,7 @@ class _Basis(NamedTuple):
     """The state of the search: blocks 0 … last − 1 are multiplied, block `last` is next.
 
     `coefficients` is H with B below its last block; `valid` says which rows are not zero; A times the next block overlaps
-    with no block before `first`.
+    with no block before `first`; overlaps up to `limit` may stay in the basis.
     """
 
     rows: Any  # [num_blocks + 1, block, dim]
@@ -84,6 +84,7 @@ class _Basis(NamedTuple):
     spent: Any
     is_safe: Any  # [num]
     scale: Any
+    limit: Any
     done: Any
 
 
@@ -122,6 +123,7 @@ def lanczos(
         spent=jnp.int32(0),
         is_safe=jnp.zeros(setting.num, bool),
         scale=jnp.zeros((), start.dtype),
+        limit=jnp.zeros((), start.dtype),
         done=jnp.bool_(False),
     )
 
@@ -147,7 +149,7 @@ def _grow(products: Callable[[Any], Any], basis: _Basis) -> _Basis:
     images = products(rows[last])
     images, first_pass = _orthogonalise(rows, images, basis.first, last + 1)
     factor, triangle = jnp.linalg.qr(images.T)  # images = triangleᵀ factorᵀ
-    fresh, second_pass = _reorthogonalise(rows, factor.T, last + 1)
+    fresh, second_pass = _reorthogonalise(rows, factor.T, last + 1, basis.limit)
     gram, rotation = jnp.linalg.eigh(fresh @ fresh.T)
     is_new = gram > 0.25  # less is left only of directions that were rounding to begin with
     root = jnp.sqrt(jnp.where(is_new, gram, 1.0))
@@ -177,7 +179,7 @@ def _orthogonalise(rows: Any, images: Any, first: Any, stop: Any) -> tuple[Any, 
     return lax.fori_loop(first, stop, take, (images, jnp.zeros((num, block, block), images.dtype)))
 
 
-def _reorthogonalise(rows: Any, fresh: Any, stop: Any) -> tuple[Any, Any]:
+def _reorthogonalise(rows: Any, fresh: Any, stop: Any, limit: Any) -> tuple[Any, Any]:
     """The same against all blocks before `stop`, where an overlap is large enough to matter."""
     num, block, _ = rows.shape
 
@@ -185,9 +187,6 @@ def _reorthogonalise(rows: Any, fresh: Any, stop: Any) -> tuple[Any, Any]:
         return overlaps.at[i].set(rows[i] @ fresh.T)
 
     overlaps = lax.fori_loop(_ZERO, stop, measure, jnp.zeros((num, block, block), fresh.dtype))
-    limit = (
-        jnp.sqrt(jnp.finfo(fresh.dtype).eps) / 8
-    )  # a basis orthogonal to √ε gives Ritz values exact to ε (Simon 1984)
     return lax.cond(
         jnp.max(jnp.abs(overlaps)) > limit,
         lambda: _orthogonalise(rows, fresh, _ZERO, stop),
@@ -223,8 +222,12 @@ def _judge(basis: _Basis, rank: Callable[[Any], Any], setting: Setting) -> _Basi
     threat = jnp.max(standing[num:] + residuals[num:], initial=-jnp.inf)
     is_safe = threat <= standing[:num] + slack[:num]
     found = jnp.all((residuals <= slack)[:num] & is_safe) & (basis.last >= (2 if setting.warm else 1))
+    # Overlaps δ falsify residuals by about δ ‖A‖ and values by its square (Simon 1984); the residuals sought are the slack.
+    limit = jnp.minimum(
+        jnp.min(slack[:num]) / (16 * jnp.where(scale > 0, scale, 1.0)), jnp.sqrt(jnp.finfo(values.dtype).eps)
+    )
     stuck = ~jnp.all(jnp.isfinite(tail)) | (basis.spent + block > setting.max_matvecs)
-    return basis._replace(is_safe=is_safe, scale=scale, done=found | stuck)
+    return basis._replace(is_safe=is_safe, scale=scale, limit=limit, done=found | stuck)
 
 
 def _restart(basis: _Basis, rank: Callable[[Any], Any], kept: int) -> _Basis:

@@ -1,265 +1,267 @@
-"""The exact empirical tangent kernel of any function, at about the cost of a gradient.
+r"""The exact empirical tangent kernel of any function, at about the cost of one gradient.
 
-    Θ[i, j, a, b] = Σ_p ∂f_a(w; x_i)/∂w_p · ∂f_b(w; x_j)/∂w_p
+    Θ[i, j, a, b] = Σ_p ∂f_a(x_i)/∂w_p · ∂f_b(x_j)/∂w_p
 
-For a dense layer z = h W the per-example gradients are outer products, so its share is (h hᵀ) ∘ (g gᵀ), with g the cotangents of z
-at all examples from one backward pass for each output. `factors` finds h and g for any `apply`; this module contracts them, and
-chooses for every parameter leaf, by counted flops, between
+For a layer z = h W the gradient of an example is an outer product h ⊗ g, with g the cotangent of z, so
 
-* *outer*: Σ_{s,s'} (h_is · h_js')(g_is · g_js') over the positions of an example (one for a dense layer), and
-* *gradient*: per-example gradients of that leaf, and their inner products.
+    Θ = Σ_layers (h hᵀ) ∘ (g gᵀ)
 
-Whatever the route, the kernel is exact. Blocks of examples are streamed under a memory budget.
+needs one backward pass over the batch for each output, not one for each example. This holds for any function that a jaxpr can say,
+flax modules included: the jaxpr of `apply` is walked (`_program`), each product of a parameter with an example recognised (`_uses`:
+dense and attention layers with the parameters on either side, convolutions, embeddings), scalings, casts, reshapes, transposes,
+slices, concatenations and nested calls between a parameter and its use followed (`_plumbing`), several uses of one parameter summed
+before the inner product, and for each leaf the cheapest exact way taken (`_routes`). A leaf that no rule covers gets its
+per-example gradient from automatic differentiation. The result is exact on every route; `ntk_plan` says which ones were taken.
+
+Call it inside `jax.jit`, as everything here: op by op it is slow.
+
+"Derivative" is what JAX's automatic differentiation returns, custom rules included. Examples must not interact: batch statistics
+are refused (`_independence`). Sums run in at least float32. This is neither the infinite-width kernel (`model.kernel`) nor an
+approximation by sampling.
 
 References:
-    Jacot et al., arXiv 1806.07572. Novak, Sohl-Dickstein, Schoenholz, arXiv 2206.08720.
+    Jacot, Gabriel, Hongler, arXiv 1806.07572 (the kernel). Novak, Sohl-Dickstein, Schoenholz, arXiv 2206.08720 (what it costs).
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from jaxdyn._typing import Apply, Params
-from jaxdyn.geometry.factors import Factors, Interpreter, Tap
+from jaxdyn.geometry import _contraction, _gradients, _independence, _program, _routes
+from jaxdyn.geometry._plan import LeafRoute, Plan
 
-MEMORY = 2**30
-"""Bytes that factors and per-example gradients may take, unless told otherwise."""
-
-
-@dataclass(frozen=True)
-class Route:
-    """How one parameter leaf enters the kernel.
-
-    Attributes:
-        path: path of the leaf.
-        route: `outer` or `gradient`.
-        uses: how often the leaf is used.
-        positions: positions an example has, over all uses.
-        flops: multiply-adds, times two, of its share of the kernel.
-    """
-
-    path: str
-    route: str
-    uses: int
-    positions: int
-    flops: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The routes of all leaves. `print` it."""
-
-    routes: tuple[Route, ...]
-
-    def __str__(self) -> str:
-        rows = [
-            f"{one.path:32} {one.route:9} {one.uses:2d} uses, {one.positions:5d} positions, {one.flops:.2e} flops"
-            for one in self.routes
-        ]
-        return "\n".join(rows)
+_MEMORY = 2**30  # bytes, by default
 
 
 def ntk(
-    apply: Apply, params: Params, x1: Float[Array, "n1 ..."], x2: Any = None, *, memory: int = MEMORY
+    apply: Apply,
+    params: Params,
+    x1: Num[Array, "n1 ..."],
+    x2: Num[Array, "n2 ..."] | None = None,
+    *,
+    memory: int | None = None,
 ) -> Float[Array, "n1 n2"]:
-    """The tangent kernel summed over outputs and divided by their number, tr_k Θ / k.
+    """The empirical tangent kernel, averaged over outputs: (1/k) Σ_a Θ[i, j, a, a].
 
     Args:
-        apply: `(params, x: [n, *d]) -> [n, k]`; its examples must not interact.
-        params: where.
+        apply: `(params, x: [n, *d]) -> [n, k]`, pure; examples must not interact.
+        params: any tree of parameters; other leaves than floating ones count as constants.
         x1: inputs [n1, *d].
-        x2: other inputs [n2, *d]; `x1` when None.
-        memory: budget in bytes for factors and per-example gradients; blocks of examples are streamed under it.
+        x2: inputs [n2, *d]; None means x1, and a symmetric result.
+        memory: bytes that gradients and intermediates may take; above it, blocks of examples are streamed. None means 1 GiB.
 
     Returns:
-        [n1, n2].
+        The kernel [n1, n2], in the dtype of the outputs or float32, whichever is wider.
 
     Raises:
-        ValueError: for a memory budget below one byte, or inputs of different shapes.
+        ValueError: if the outputs are not [n, k], if examples interact, or if shapes or `memory` make no sense.
 
     Example:
-        >>> import flax.linen as nn, jaxdyn as jd
-        >>> x = jnp.ones((4, 3))
-        >>> model = jd.models.from_linen(nn.Dense(2), x)
-        >>> jd.geometry.ntk(model.apply, model.init(jax.random.key(0)), x)[0, 0]  # ‖x‖² + 1
-        Array(4., dtype=float32)
+        >>> import flax.linen as nn
+        >>> x = jnp.ones((5, 3))
+        >>> module = nn.Sequential([nn.Dense(8), nn.tanh, nn.Dense(1)])
+        >>> params = module.init(jax.random.key(0), x)
+        >>> ntk(module.apply, params, x).shape
+        (5, 5)
     """
-    with jax.default_matmul_precision("highest"):
-        kernel = _kernel(apply, params, x1, x2, memory, _traced)
-    return kernel
+    return _kernel(apply, params, x1, x2, memory, is_whole=False)
 
 
 def ntk_blocks(
-    apply: Apply, params: Params, x1: Float[Array, "n1 ..."], x2: Any = None, *, memory: int = MEMORY
+    apply: Apply,
+    params: Params,
+    x1: Num[Array, "n1 ..."],
+    x2: Num[Array, "n2 ..."] | None = None,
+    *,
+    memory: int | None = None,
 ) -> Float[Array, "n1 n2 k k"]:
-    """The whole tangent kernel Θ[i, j, a, b]; its largest eigenvalue sets critical learning rates.
+    """The whole empirical tangent kernel Θ[i, j, a, b] = Σ_p ∂f_a(x_i)/∂w_p · ∂f_b(x_j)/∂w_p.
+
+    Its top eigenvalue as a matrix (`geometry.as_matrix`) sets the critical learning rate when k > 1.
 
     Args:
-        apply: `(params, x: [n, *d]) -> [n, k]`; its examples must not interact.
-        params: where.
+        apply: as for `ntk`.
+        params: as for `ntk`.
         x1: inputs [n1, *d].
-        x2: other inputs [n2, *d]; `x1` when None.
-        memory: budget in bytes for factors and per-example gradients.
+        x2: inputs [n2, *d]; None means x1, and Θ[i, j, a, b] = Θ[j, i, b, a] to the last bit.
+        memory: as for `ntk`.
 
     Returns:
-        [n1, n2, k, k].
+        The kernel [n1, n2, k, k].
 
     Raises:
-        ValueError: for a memory budget below one byte, or inputs of different shapes.
+        ValueError: as for `ntk`.
 
     Example:
-        >>> ntk_blocks(lambda w, x: x @ w, jnp.ones((3, 2)), jnp.ones((4, 3))).shape
-        (4, 4, 2, 2)
+        >>> ntk_blocks(lambda w, x: x @ w, jnp.ones((2, 3)), jnp.ones((1, 2)))[0, 0].tolist()  # |x|² times the identity
+        [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
     """
-    with jax.default_matmul_precision("highest"):
-        return _kernel(apply, params, x1, x2, memory, _whole)
+    return _kernel(apply, params, x1, x2, memory, is_whole=True)
 
 
-def ntk_plan(apply: Apply, params: Params, x1: Float[Array, "n1 ..."], x2: Any = None) -> Plan:
-    """Which route every parameter leaf takes, and what it costs. Nothing is computed.
+def ntk_plan(
+    apply: Apply,
+    params: Params,
+    x1: Any,
+    x2: Any = None,
+    *,
+    memory: int | None = None,
+) -> Plan:
+    """The route that `ntk` takes for each parameter leaf, with its counted work. Nothing is computed.
 
     Args:
-        apply: the function.
-        params: where.
-        x1: inputs [n1, *d].
-        x2: other inputs; `x1` when None.
+        apply: as for `ntk`.
+        params: as for `ntk`; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
+        x1: as for `ntk`; shape and dtype suffice.
+        x2: as for `ntk`.
+        memory: as for `ntk`.
+
+    Returns:
+        A `Plan`, readable when printed.
+
+    Raises:
+        ValueError: as for `ntk`.
 
     Example:
-        >>> print(ntk_plan(lambda w, x: x @ w, jnp.ones((3, 2)), jnp.ones((4, 3))).routes[0].route)
-        outer
+        >>> plan = ntk_plan(lambda p, x: x @ p["w"] + p["b"], {"w": jnp.ones((3, 2)), "b": jnp.ones((1, 2))}, jnp.ones((4, 3)))
+        >>> [(leaf.path, leaf.route, leaf.equations) for leaf in plan.routes]
+        [('b', 'gradient', '1 add'), ('w', 'outer', '1 dot_general')]
     """
-    interpreter = Interpreter(apply, params, jax.eval_shape(lambda x: x[0], x1))
+    program, routes, stream = _prepare(apply, params, x1, x2, memory, is_whole=False)
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
+    entries = tuple(
+        LeafRoute(
+            _name(program, route.root, paths),
+            program.shape(route.root),
+            route.kind,
+            route.equations,
+            route.flops,
+            route.held,
+        )
+        for route in routes
+    )
+    return Plan(entries, stream.rows, stream.columns, stream.num_passes, program.shape(program.output)[0])
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """How many examples are taken at a time, and how often a pass is made."""
+
+    rows: int
+    columns: int
+    num_passes: int
+
+
+def _kernel(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, is_whole: bool) -> Any:
+    with jax.default_matmul_precision("highest"):
+        program, routes, stream = _prepare(apply, params, x1, x2, memory, is_whole=is_whole)
+        leaves = jax.tree.leaves(params)
+        dtype = jnp.promote_types(program.avals[program.output].dtype, jnp.float32)
+        num_outputs = program.shape(program.output)[0]
+        tail = (num_outputs, num_outputs) if is_whole else ()
+
+        def block(first: Any, second: Any) -> Any:
+            kernel = _contraction.contract(first, second, dtype, is_whole=is_whole)
+            return kernel if is_whole else kernel / num_outputs
+
+        def passes(x: Any) -> Any:
+            return _gradients.gradients(program, routes, leaves, x)
+
+        if not any(route.kind != "unused" for route in routes):
+            return jnp.zeros((x1.shape[0], (x1 if x2 is None else x2).shape[0], *tail), dtype)
+        if stream.num_passes <= 2:
+            first = passes(x1)
+            kernel = _by_rows(block, first, first if x2 is None else passes(x2), stream.rows, x1.shape[0])
+        else:
+            kernel = _by_tiles(block, passes, x1, x1 if x2 is None else x2, stream)
+        if x2 is not None:
+            return kernel
+        return (kernel + jnp.transpose(kernel, (1, 0, 3, 2) if is_whole else (1, 0))) / 2
+
+
+def _by_rows(block: Any, first: Any, second: Any, rows: int, n1: int) -> Any:
+    """All gradients at once, contracted some rows at a time."""
+    if rows >= n1:
+        return block(first, second)
+    parts = jax.lax.map(lambda part: block(part, second), jax.tree.map(lambda leaf: _in_blocks(leaf, rows), first))
+    return parts.reshape(-1, *parts.shape[2:])[:n1]
+
+
+def _by_tiles(block: Any, passes: Any, x1: Any, x2: Any, stream: _Stream) -> Any:
+    """Gradients made anew for each tile of the kernel."""
+    columns = _in_blocks(x2, stream.columns)
+
+    def band(rows: Any) -> Any:
+        first = passes(rows)
+        parts = jax.lax.map(lambda column: block(first, passes(column)), columns)  # [blocks, rows, columns, …]
+        parts = jnp.moveaxis(parts, 0, 1)
+        return parts.reshape(parts.shape[0], -1, *parts.shape[3:])[:, : x2.shape[0]]
+
+    bands = jax.lax.map(band, _in_blocks(x1, stream.rows))
+    return bands.reshape(-1, *bands.shape[2:])[: x1.shape[0]]
+
+
+def _in_blocks(x: Any, size: int) -> Any:
+    """Examples in blocks of equal size, the last one filled up with the first example."""
+    missing = -x.shape[0] % size
+    filled = jnp.concatenate([x, jnp.repeat(x[:1], missing, axis=0)]) if missing else x
+    return filled.reshape(-1, size, *x.shape[1:])
+
+
+def _prepare(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, is_whole: bool) -> Any:
+    _validate(x1, x2, memory)
     n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    routes = []
-    for leaf, places in _by_leaf(interpreter.taps).items():
-        taps = [interpreter.taps[i] for i in places]
-        positions = sum(tap.positions for tap in taps)
-        is_outer, flops = _prefer_outer(taps, n1, n2, interpreter.num_outputs, is_blocks=False)
-        routes.append(Route(interpreter.paths[leaf], "outer" if is_outer else "gradient", len(taps), positions, flops))
-    return Plan(tuple(routes))
+    program = _program.trace(apply, params, x1)
+    _independence.check(apply, params, x1)
+    routes = _routes.choose(program, n1, n2, is_whole=is_whole)
+    stream = _stream(program, routes, n1, n2, _MEMORY if memory is None else memory, is_symmetric=x2 is None)
+    return program, routes, stream
 
 
-Contract = Callable[[Any, Any, bool], Any]
-"""`(first, second, is_outer) -> kernel share`, each of first and second being (h [n, S, C] or None, g [n, k, S, O])."""
+def _stream(
+    program: _program.Program,
+    routes: tuple[_routes.Route, ...],
+    n1: int,
+    n2: int,
+    memory: int,
+    *,
+    is_symmetric: bool,
+) -> _Stream:
+    """Block sizes within a budget: everything at once, or rows of one set of gradients, or tiles."""
+    results = [v for equation in program.equations for v in equation.outputs if v in program.varying]
+    activations = sum(math.prod(program.shape(v)) * program.avals[v].dtype.itemsize for v in results)
+    held = sum(route.held for route in routes) + activations
+    paired = max((route.paired for route in routes), default=0.0)
+    num_examples = n1 if is_symmetric else n1 + n2
+    if num_examples * held <= memory / 2:
+        rows = max(1, min(n1, int(memory / 2 / max(1.0, n2 * paired))))
+        return _Stream(rows, n2, 1 if is_symmetric else 2)
+    side = max(1, int((math.sqrt(held**2 + paired * memory) - held) / paired) if paired else int(memory / 2 / held))
+    rows, columns = min(n1, side), min(n2, side)
+    num_rows = -(-n1 // rows)
+    return _Stream(rows, columns, num_rows + num_rows * -(-n2 // columns))
 
 
-def _kernel(apply: Apply, params: Any, x1: Any, x2: Any, memory: int, contract: Contract) -> Any:
-    if memory < 1:
-        raise ValueError(f"`memory` is a budget in bytes, at least 1, but is {memory}.")
-    if x2 is not None and x2.shape[1:] != x1.shape[1:]:
-        raise ValueError(f"x1 and x2 are inputs of one shape, but have {x1.shape[1:]} and {x2.shape[1:]} an example.")
-    interpreter = Interpreter(apply, params, jax.eval_shape(lambda x: x[0], x1))
-    n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    is_blocks = contract is _whole
-    size = max(1, memory // max(1, 2 * _bytes(interpreter, n1, n2, is_blocks)))
-    if n1 + n2 <= 2 * size:
-        first = interpreter.factors(params, x1)
-        second = first if x2 is None else interpreter.factors(params, x2)
-        return _contract(interpreter, first, second, contract, is_blocks)
-    others = x1 if x2 is None else x2
-
-    def rows(a: Any) -> Any:
-        first = interpreter.factors(params, a)
-        return _streamed(
-            lambda b: jnp.swapaxes(
-                _contract(interpreter, first, interpreter.factors(params, b), contract, is_blocks), 0, 1
-            ),
-            others,
-            size,
-        ).swapaxes(0, 1)
-
-    return _streamed(rows, x1, size)
+def _validate(x1: Any, x2: Any, memory: int | None) -> None:
+    if x1.ndim < 1 or (x2 is not None and tuple(x1.shape[1:]) != tuple(x2.shape[1:])):
+        shape = None if x2 is None else tuple(x2.shape)
+        raise ValueError(f"`x1` and `x2` are examples [n, *d] of one shape, but are {tuple(x1.shape)} and {shape}.")
+    if memory is not None and memory <= 0:
+        raise ValueError(f"`memory` is a positive number of bytes (or None for 1 GiB), but is {memory}.")
 
 
-def _streamed(function: Callable[[Any], Any], x: Any, size: int) -> Any:
-    """A function of blocks of examples, its results joined along their first axis."""
-    n = x.shape[0]
-    num_blocks = -(-n // min(size, n))
-    size = -(-n // num_blocks)
-    padded = jnp.concatenate([x, jnp.broadcast_to(x[:1], (num_blocks * size - n, *x.shape[1:]))])
-    found = jax.lax.map(function, padded.reshape(num_blocks, size, *x.shape[1:]))
-    return found.reshape(num_blocks * size, *found.shape[2:])[:n]
-
-
-def _contract(interpreter: Interpreter, first: Factors, second: Factors, contract: Contract, is_blocks: bool) -> Any:
-    total: Any = 0.0
-    for places in _by_leaf(interpreter.taps).values():
-        taps = [interpreter.taps[i] for i in places]
-        n1, n2 = (len(one.cotangents[places[0]]) for one in (first, second))
-        is_outer, _ = _prefer_outer(taps, n1, n2, interpreter.num_outputs, is_blocks=is_blocks)
-        total = total + contract(_joined(first, places), _joined(second, places), is_outer)
-    return total
-
-
-def _joined(factors: Factors, places: list[int]) -> tuple[Any, Any]:
-    """The factors of one leaf, its uses joined along the positions."""
-    g = jnp.concatenate([factors.cotangents[i] for i in places], axis=2)
-    inputs = [factors.inputs[i] for i in places]
-    return (None if inputs[0] is None else jnp.concatenate(inputs, axis=1)), g
-
-
-def _traced(first: Any, second: Any, is_outer: bool) -> Any:
-    (h1, g1), (h2, g2) = first, second
-    k = g1.shape[1]
-    if not is_outer:
-        u1, u2 = (_gradient(h, g).reshape(g.shape[0], -1) for h, g in (first, second))
-        return u1 @ u2.T / k
-    if g1.shape[2] == 1 and h1 is not None:
-        return (h1[:, 0] @ h2[:, 0].T) * (g1.reshape(len(g1), -1) @ g2.reshape(len(g2), -1).T) / k
-    return jnp.einsum("isc,jtc,iaso,jato->ij", h1, h2, g1, g2, optimize=[(0, 1), (0, 1), (0, 1)]) / k
-
-
-def _whole(first: Any, second: Any, is_outer: bool) -> Any:
-    (h1, g1), (h2, g2) = first, second
-    if not is_outer:
-        u1, u2 = (_gradient(h, g) for h, g in (first, second))
-        return jnp.einsum("iaq,jbq->ijab", u1, u2)
-    if g1.shape[2] == 1:
-        return (h1[:, 0] @ h2[:, 0].T)[:, :, None, None] * jnp.einsum("iao,jbo->ijab", g1[:, :, 0], g2[:, :, 0])
-    return jnp.einsum("isc,jtc,iaso,jbto->ijab", h1, h2, g1, g2, optimize=[(0, 1), (0, 1), (0, 1)])
-
-
-def _gradient(h: Any, g: Any) -> Any:
-    """Per-example gradients [n, k, q] of a leaf."""
-    whole = g[:, :, 0] if h is None else jnp.einsum("isc,iaso->iaco", h, g)
-    return whole.reshape(*whole.shape[:2], -1)
-
-
-def _prefer_outer(taps: list[Tap], n1: int, n2: int, k: int, *, is_blocks: bool) -> tuple[bool, float]:
-    """Whether the outer-product route takes fewer flops, and how many the chosen one takes."""
-    one, s = taps[0], sum(tap.positions for tap in taps)
-    pairs = n1 * n2 * (k if is_blocks else 1)
-    gradient = 2.0 * pairs * k * one.fan_in * one.fan_out
-    if not one.factored:
-        return False, gradient
-    gradient += 2.0 * (n1 + n2) * k * s * one.fan_in * one.fan_out
-    outer = 2.0 * n1 * n2 * s**2 * one.fan_in + 2.0 * pairs * k * s**2 * one.fan_out
-    return outer <= gradient, min(outer, gradient)
-
-
-def _bytes(interpreter: Interpreter, n1: int, n2: int, is_blocks: bool) -> int:
-    """Bytes one example takes: its factors, and the gradients or position pairs formed of them."""
-    k, total = interpreter.num_outputs, 0
-    for places in _by_leaf(interpreter.taps).values():
-        taps = [interpreter.taps[i] for i in places]
-        s, one = sum(tap.positions for tap in taps), taps[0]
-        is_outer, _ = _prefer_outer(taps, n1, n2, k, is_blocks=is_blocks)
-        total += s * (one.fan_in * one.factored + k * one.fan_out)
-        if is_outer and s > 1:
-            total += 2 * min(n1, n2) * s**2
-        elif not is_outer and one.factored:
-            total += k * one.fan_in * one.fan_out
-    itemsize = max((leaf.dtype.itemsize for leaf in interpreter.leaves), default=4)
-    return int(total * itemsize)
-
-
-def _by_leaf(taps: list[Tap]) -> dict[int, list[int]]:
-    """The taps of every leaf."""
-    found: dict[int, list[int]] = {}
-    for place, tap in enumerate(taps):
-        found.setdefault(tap.leaf, []).append(place)
-    return found
+def _name(program: _program.Program, root: int, paths: list[str]) -> str:
+    """The path of a leaf, with the box of a piece."""
+    if root < program.num_leaves:
+        return paths[root]
+    equation = program.producers[root]
+    box = _program.window(equation, equation.outputs.index(root)) or ()
+    return f"{paths[equation.inputs[0]]}[{', '.join(f'{start}:{stop}' for start, stop in box)}]"

@@ -61,7 +61,7 @@ class Operator:
             return self.matvec(vector)
 
 
-def tangent_kernel(apply: Apply, params: Params, x: Float[Array, " n *d"], *, only: Only | None = None) -> Operator:
+def tangent_kernel(apply: Apply, params: Params, x: Float[Array, "n ..."], *, only: Only | None = None) -> Operator:
     """The whole tangent kernel J Jᵀ of n examples and k outputs, on R^{nk} (examples first).
 
     One product costs a backward and a tangent forward pass. For a few thousand rows `geometry.ntk_blocks` is faster.
@@ -96,7 +96,7 @@ def tangent_kernel(apply: Apply, params: Params, x: Float[Array, " n *d"], *, on
 def gauss_newton(
     apply: Apply,
     params: Params,
-    x: Float[Array, " n *d"],
+    x: Float[Array, "n ..."],
     y: Float[Array, "n k"],
     *,
     loss: Loss,
@@ -137,7 +137,7 @@ def gauss_newton(
 def loss_hessian(
     apply: Apply,
     params: Params,
-    x: Float[Array, " n *d"],
+    x: Float[Array, "n ..."],
     y: Float[Array, "n k"],
     *,
     loss: Loss,

@@ -241,17 +241,17 @@ def density(
     if num_probes < 1:
         raise ValueError(f"`num_probes` must be at least 1, but is {num_probes}.")
     dtype = _dtype(matvec, None, dtype)
-    tridiagonalise = decomp.tridiag_sym(num_matvecs, reortho="full", materialize=False, custom_vjp=False)
+    krylov = decomp.hessenberg(num_matvecs, reortho="full", custom_vjp=False)
 
     def probe(probe_key: Any) -> tuple[Any, Any]:
-        start = jax.random.rademacher(probe_key, (dim,), dtype)
-        diagonal, offdiagonal = tridiagonalise(matvec, start).J_small
-        # Past a breakdown (an invariant subspace, β = 0) matfree divides by zero: what came before is exact.
-        alive = jnp.cumprod(jnp.isfinite(diagonal)).astype(bool)
-        diagonal = jnp.where(alive, diagonal, jnp.where(alive[0], 0.0, jnp.nan))
-        offdiagonal = jnp.where(alive[1:] & jnp.isfinite(offdiagonal), offdiagonal, 0.0)
-        matrix = jnp.diag(diagonal) + jnp.diag(offdiagonal, 1) + jnp.diag(offdiagonal, -1)
-        nodes, vectors = jnp.linalg.eigh(matrix)
+        projected = krylov(matvec, jax.random.rademacher(probe_key, (dim,), dtype)).J_small  # [m, m]
+        diagonal, below = jnp.diagonal(projected), jnp.diagonal(projected, -1)
+        # Past a breakdown (β at rounding level: an invariant subspace) the vectors are noise; what came before is exact.
+        scale = jax.lax.cummax(jnp.abs(diagonal))[:-1]
+        alive = jnp.cumprod(jnp.isfinite(below) & (below > rounding(dtype) * scale)).astype(bool)
+        diagonal = diagonal.at[1:].set(jnp.where(alive, diagonal[1:], 0.0))
+        below = jnp.where(alive, below, 0.0)
+        nodes, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(below, 1) + jnp.diag(below, -1))
         return nodes, vectors[0] ** 2
 
     with jax.default_matmul_precision("highest"):

@@ -1,0 +1,316 @@
+"""Whether a function treats its examples one by one; if they interact, it is refused.
+
+The kernel Θ(x, x') of two examples exists only if f(x) does not depend on the other members of its batch. `check` traces the
+function for 2 and for 3 examples and walks both programmes side by side. Axes whose lengths are as 2 to 3 carry the examples. The
+function is refused if
+
+* a value that depends on the inputs loses that axis, or gets a second one (batch statistics, sums, Gram matrices over the batch),
+* an equation works along it (sort, cumulative sum, flip, convolution, product or recurrence over the batch …),
+* a number depends on how many examples there are, or on an example's place among them.
+
+No value is computed. What happens inside foreign code (callbacks, custom kernels) is judged by shapes alone.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from jaxdyn.geometry._program import scan_parts
+
+_SIZES = (2, 3)
+_LINEAR_ALGEBRA = {
+    "cholesky", "eig", "eigh", "hessenberg", "householder_product", "lu", "qr", "geqrf", "schur", "svd", "triangular_solve",
+    "tridiagonal", "tridiagonal_solve",
+}  # fmt: skip
+_CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
+
+
+class _Value(NamedTuple):
+    """What is known of a value.
+
+    Attributes:
+        shapes: its shapes for both numbers of examples.
+        is_varying: whether it depends on the inputs.
+        inner: how many neighbours along the example axis belong to one example.
+        is_ranked: whether it depends on the number of examples or on places among them.
+    """
+
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    is_varying: bool = False
+    inner: int = 1
+    is_ranked: bool = False
+
+    @property
+    def axes(self) -> list[int]:
+        """The axes whose lengths differ."""
+        return [axis for axis, (a, b) in enumerate(zip(*self.shapes, strict=True)) if a != b]
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether lengths that differ are in proportion to the numbers of examples."""
+        same_rank = len(self.shapes[0]) == len(self.shapes[1])
+        return same_rank and all(a == b or a * _SIZES[1] == b * _SIZES[0] for a, b in zip(*self.shapes, strict=True))
+
+
+def check(apply: Any, params: Any, x: Any) -> None:
+    """Refuse a function whose examples interact.
+
+    Args:
+        apply: `(params, x: [n, *d]) -> [n, k]`.
+        params: parameters; only shapes and dtypes matter.
+        x: inputs [n, *d]; only the shape of one example and the dtype matter.
+
+    Raises:
+        ValueError: naming the operation in which examples meet.
+    """
+    kinds = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), params)
+    num_leaves = len(jax.tree.leaves(kinds))
+    traces = [jax.make_jaxpr(apply)(kinds, jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)) for size in _SIZES]
+    first, second = (closed.jaxpr for closed in traces)
+    inputs = [_Value(pair, is_varying=i == num_leaves) for i, pair in enumerate(_shapes(first.invars, second.invars))]
+    consts = [_constant(*pair) for pair in zip(*(closed.consts for closed in traces), strict=False)]
+    if len(traces[0].consts) != len(traces[1].consts):
+        _refuse("the programmes for 2 and for 3 examples differ")
+    (output,) = _walk(first, second, consts, inputs)
+    if output.is_ranked or (output.is_varying and (output.axes != [0] or output.inner != 1)):
+        _refuse(
+            f"the outputs, of shape {output.shapes[0]} for {_SIZES[0]} examples, do not have the examples as their first axis"
+        )
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ValueError(
+        f"The examples of `apply` interact, or seem to: {what}. The tangent kernel of two examples is defined only if the output at "
+        "one does not depend on the others: replace batch statistics by group or layer normalisation, or use their running values. "
+        "If the function does treat examples one by one, say so: `lambda params, x: jax.vmap(lambda e: apply(params, e[None])[0])(x)`."
+    )
+
+
+def _shapes(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
+    return [(tuple(a.aval.shape), tuple(b.aval.shape)) for a, b in zip(first, second, strict=True)]
+
+
+def _constant(first: Any, second: Any) -> _Value:
+    value = _Value((np.shape(first), np.shape(second)))
+    numbers = (bool, int, float, complex, np.generic, np.ndarray)
+    if all(isinstance(c, numbers) and np.ndim(c) == 0 for c in (first, second)):
+        return value._replace(is_ranked=np.asarray(first).tobytes() != np.asarray(second).tobytes())
+    return value._replace(is_ranked=bool(value.axes))
+
+
+def _walk(first: Any, second: Any, consts: Sequence[_Value], inputs: Sequence[_Value]) -> list[_Value]:
+    """The results of two programmes side by side."""
+    if [e.primitive.name for e in first.eqns] != [e.primitive.name for e in second.eqns]:
+        _refuse("the programmes for 2 and for 3 examples differ")
+    known: dict[Any, _Value] = dict(zip([*first.constvars, *first.invars], [*consts, *inputs], strict=True))
+
+    def read(a: Any, b: Any) -> _Value:
+        if isinstance(a, core.Literal) and isinstance(b, core.Literal):
+            return _constant(a.val, b.val)
+        if isinstance(a, core.Literal) or isinstance(b, core.Literal):
+            _refuse("the programmes for 2 and for 3 examples differ")
+        return known[a]
+
+    for one, other in zip(first.eqns, second.eqns, strict=True):
+        operands = [read(a, b) for a, b in zip(one.invars, other.invars, strict=True)]
+        known.update(zip(one.outvars, _equation(one, other, operands), strict=True))
+    return [read(a, b) for a, b in zip(first.outvars, second.outvars, strict=True)]
+
+
+def _equation(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
+    results = _inside(one, other, operands)
+    if results is None:
+        results = [_result(one, shapes, operands) for shapes in _shapes(one.outvars, other.outvars)]
+        if any(v.is_varying and v.axes for v in operands):
+            _along(one, other, operands)
+    name = one.primitive.name
+    for var, value in zip(one.outvars, results, strict=True):
+        if value.is_varying and (len(value.axes) != 1 or not value.is_regular):
+            _refuse(
+                f"`{name}` makes a value of shape {value.shapes[0]} from {_SIZES[0]} examples and {value.shapes[1]} from {_SIZES[1]}"
+            )
+        if value.is_varying and value.is_ranked and jnp.issubdtype(var.aval.dtype, jnp.inexact):
+            _refuse(f"`{name}` uses the number of examples, or an example's place among them")
+    return results
+
+
+def _result(equation: Any, shapes: Any, operands: Sequence[_Value]) -> _Value:
+    """The result of a plain equation, as far as shapes tell."""
+    name, value = equation.primitive.name, _Value(shapes)
+    is_varying = any(v.is_varying for v in operands)
+    is_ranked = any(v.is_ranked for v in operands) or not value.is_regular
+    if name == "iota":
+        is_ranked = equation.params["dimension"] in value.axes
+    elif name.startswith("random_"):
+        is_ranked = is_ranked or bool(value.axes)
+    inner = 1
+    carriers = [v for v in operands if v.is_varying and v.axes]
+    if carriers and len(value.axes) == 1 and value.is_regular:
+        if name == "reshape":
+            inner = _reshaped(carriers[0], value)
+        else:
+            size = shapes[0][value.axes[0]]
+            if len({(v.inner, v.shapes[0][v.axes[0]]) for v in carriers} | {(carriers[0].inner, size)}) > 1:
+                _refuse(f"`{name}` rearranges the example axis")
+            inner = carriers[0].inner
+    return _Value(shapes, is_varying, inner, is_ranked)
+
+
+def _reshaped(before: _Value, after: _Value) -> int:
+    """How many neighbours belong to one example after a reshape: the examples must stay apart by as much as before."""
+    (axis,), (new,) = before.axes, after.axes
+    apart = before.inner * math.prod(before.shapes[0][axis + 1 :])
+    rest = math.prod(after.shapes[0][new + 1 :])
+    inner, remainder = divmod(apart, rest)
+    if remainder or inner == 0 or after.shapes[0][new] % (inner * _SIZES[0]):
+        _refuse(f"`reshape` of {before.shapes[0]} to {after.shapes[0]} scrambles {_SIZES[0]} examples")
+    return inner
+
+
+def _along(one: Any, other: Any, operands: Sequence[_Value]) -> None:
+    """Refuse equations that keep the length of the example axis but work along it."""
+    name, parameters = one.primitive.name, one.params
+    axes = [value.axes[0] if value.axes else -1 for value in operands]
+    axis = axes[0]
+    is_mixing = False
+    match name:
+        case "rev":
+            is_mixing = axis in parameters["dimensions"]
+        case "sort":
+            is_mixing = parameters["dimension"] in axes
+        case "concatenate":
+            is_mixing = parameters["dimension"] in axes
+        case "dot_general":
+            is_mixing = any(
+                a in contracted for a, contracted in zip(axes, parameters["dimension_numbers"][0], strict=True)
+            )
+        case "conv_general_dilated":
+            is_mixing = _is_convolved(parameters, other.params, operands)
+        case "gather":
+            numbers, sizes = parameters["dimension_numbers"], parameters["slice_sizes"]
+            is_mixing = axis in numbers.start_index_map or (
+                axis >= 0 and axis not in numbers.operand_batching_dims and sizes[axis] != operands[0].shapes[0][axis]
+            )
+        case "dynamic_update_slice":
+            is_mixing = axis >= 0 and operands[1].shapes[0][axis] != operands[0].shapes[0][axis]
+        case "fft":
+            is_mixing = axis >= len(operands[0].shapes[0]) - len(parameters["fft_lengths"])
+    if name.startswith("scatter"):
+        is_mixing = axis in parameters["dimension_numbers"].scatter_dims_to_operand_dims
+    elif name in _CUMULATIVE:
+        is_mixing = parameters["axis"] == axis
+    elif name in _LINEAR_ALGEBRA:
+        is_mixing = any(a >= len(v.shapes[0]) - 2 for a, v in zip(axes, operands, strict=True) if v.axes)
+    elif "window_dimensions" in parameters:
+        is_mixing = axis >= 0 and parameters["window_dimensions"][axis] != 1
+    if is_mixing:
+        _refuse(f"`{name}` works along the example axis of a value of shape {operands[0].shapes[0]}")
+
+
+def _is_convolved(parameters: dict[str, Any], others: dict[str, Any], operands: Sequence[_Value]) -> bool:
+    spec, counts = parameters["dimension_numbers"], ("feature_group_count", "batch_group_count")
+    is_grouped = any(parameters[count] != others[count] for count in counts)
+    images, kernel = operands
+    allowed = {spec.lhs_spec[0], spec.lhs_spec[1]} if is_grouped else {spec.lhs_spec[0]}
+    return not set(images.axes) <= allowed or not set(kernel.axes) <= {spec.rhs_spec[0]}
+
+
+def _inside(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value] | None:
+    """The results of a call, a branch or a loop from the inside; None for plain equations."""
+    name = one.primitive.name
+    if name == "scan":
+        return _scan(one, other, operands)
+    if name == "while":
+        return _while(one, other, operands)
+    if name == "cond":
+        branches = [
+            _walk_closed(a, b, operands[1:])
+            for a, b in zip(one.params["branches"], other.params["branches"], strict=True)
+        ]
+        return [_join([operands[0]._replace(shapes=v.shapes), *rest, v]) for v, *rest in zip(*branches, strict=True)]
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = one.params.get(key)
+        if hasattr(inner, "eqns") and len(getattr(inner, "jaxpr", inner).invars) == len(operands):
+            return _walk_closed(inner, other.params[key], operands)
+    return None
+
+
+def _walk_closed(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
+    consts = [_constant(a, b) for a, b in zip(getattr(one, "consts", ()), getattr(other, "consts", ()), strict=True)]
+    return _walk(getattr(one, "jaxpr", one), getattr(other, "jaxpr", other), consts, operands)
+
+
+def _join(values: Sequence[_Value]) -> _Value:
+    last = values[-1]
+    inners = {v.inner for v in values if v.is_varying and v.axes}
+    if len(inners) > 1:
+        _refuse("the branches of a condition arrange the examples differently")
+    return _Value(
+        last.shapes, any(v.is_varying for v in values), inners.pop() if inners else 1, any(v.is_ranked for v in values)
+    )
+
+
+def _scan(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
+    num_consts, num_carry = scan_parts(one)
+    consts, carry, xs = (
+        operands[:num_consts],
+        operands[num_consts : num_consts + num_carry],
+        operands[num_consts + num_carry :],
+    )
+    shapes = _shapes(one.outvars, other.outvars)
+    if one.params["length"] != other.params["length"]:
+        if any(v.is_varying for v in (*consts, *carry)):
+            _refuse("`scan` runs over the examples and carries from one to the next")
+        return _over_examples(one, xs, num_consts, num_carry, shapes)
+    rows = [v._replace(shapes=(v.shapes[0][1:], v.shapes[1][1:])) for v in xs]
+
+    def body(state: Sequence[_Value]) -> list[_Value]:
+        return _walk_closed(one.params["jaxpr"], other.params["jaxpr"], [*consts, *state, *rows])
+
+    results = _fixed(body, list(carry), num_carry)
+    return [v._replace(shapes=shape) for v, shape in zip(results, shapes, strict=True)]
+
+
+def _over_examples(one: Any, xs: Sequence[_Value], num_consts: int, num_carry: int, shapes: Any) -> list[_Value]:
+    """A scan over examples one by one, as `lax.map` makes: nothing may be carried."""
+    inner = one.params["jaxpr"].jaxpr
+    varying = {var for var, v in zip(inner.invars[num_consts + num_carry :], xs, strict=True) if v.is_varying}
+    for equation in inner.eqns:
+        if any(not isinstance(v, core.Literal) and v in varying for v in equation.invars):
+            varying.update(equation.outvars)
+    depends = [not isinstance(v, core.Literal) and v in varying for v in inner.outvars]
+    if any(depends[:num_carry]):
+        _refuse("`scan` runs over the examples and carries from one to the next")
+    ranked = any(v.is_ranked for v in xs) or num_carry > 0
+    return [_Value(shape, is_varying=flag, is_ranked=ranked) for flag, shape in zip(depends, shapes, strict=True)]
+
+
+def _while(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
+    num_cond, num_body = one.params["cond_nconsts"], one.params["body_nconsts"]
+    cond_consts, body_consts, carry = (
+        operands[:num_cond],
+        operands[num_cond : num_cond + num_body],
+        operands[num_cond + num_body :],
+    )
+
+    def body(state: Sequence[_Value]) -> list[_Value]:
+        return _walk_closed(one.params["body_jaxpr"], other.params["body_jaxpr"], [*body_consts, *state])
+
+    results = _fixed(body, list(carry), len(carry))
+    _walk_closed(one.params["cond_jaxpr"], other.params["cond_jaxpr"], [*cond_consts, *results])
+    return results
+
+
+def _fixed(body: Any, carry: list[_Value], num_carry: int) -> list[_Value]:
+    """The results of a loop: iterate until nothing more depends on the inputs."""
+    while True:
+        results: list[_Value] = body(carry)
+        joined = [_join([a, b]) for a, b in zip(carry, results[:num_carry], strict=True)]
+        if joined == carry:
+            return [*joined, *results[num_carry:]]
+        carry = joined

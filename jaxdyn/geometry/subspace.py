@@ -1,0 +1,154 @@
+r"""The residual in the eigenspaces of the tangent kernel: P_{≤s} and P_{>s}.
+
+With K u_i = λ_i u_i, λ_1 ≥ λ_2 ≥ …, the projection P_{≤s} v = Σ_{i≤s} ⟨u_i, v⟩ u_i, and P_{>s} v = v − P_{≤s} v. Spikes of the
+training loss live in P_{≤s} of the *current* kernel with a small s, while the loss in P_{>s} keeps falling. An old kernel leaks: its
+eigenvectors are no longer those of the dynamics.
+
+For k > 1 outputs the kernel is the whole nk × nk matrix and s counts its eigenvectors; that is our definition. If λ_s = λ_{s+1}
+the projection is not unique.
+
+References:
+    Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxdyn import losses
+from jaxdyn.geometry.blocks import as_matrix
+
+
+class Parts(NamedTuple):
+    """What lies in the top eigenspace, and what does not.
+
+    Attributes:
+        top: in P_{≤s}.
+        rest: in P_{>s}.
+    """
+
+    top: Any
+    rest: Any
+
+
+def eigenspace(kernel: Float[Array, "..."], num: int) -> Float[Array, "nk num"]:
+    """Orthonormal eigenvectors of the `num` largest eigenvalues, largest first.
+
+    Args:
+        kernel: [n, n] of one output, blocks [n, n, k, k] (`ntk_blocks`), or the whole matrix [nk, nk].
+        num: s, how many, in [1, nk].
+
+    Returns:
+        [nk, num], rows (example, output), examples first.
+
+    Raises:
+        ValueError: for a kernel that is not square, or `num` out of range.
+
+    Example:
+        >>> jnp.abs(eigenspace(jnp.diag(jnp.array([1.0, 3.0])), 1)).tolist()
+        [[0.0], [1.0]]
+    """
+    matrix = _matrix(kernel)
+    if not 1 <= num <= matrix.shape[0]:
+        raise ValueError(f"`num` must lie in [1, {matrix.shape[0]}], the size of the kernel, but is {num}.")
+    with jax.default_matmul_precision("highest"):
+        _, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+    return vectors[:, ::-1][:, :num]
+
+
+def project(kernel: Float[Array, "..."], residual: Float[Array, "n k"], num: int) -> Parts:
+    """P_{≤s} and P_{>s} of a residual.
+
+    Costs the eigenvectors of an nk × nk matrix.
+
+    Args:
+        kernel: at the same inputs and the current parameters, see `eigenspace`.
+        residual: f − y, [n, k].
+        num: s, how many eigenvectors make the top.
+
+    Returns:
+        `Parts` of shape [n, k]; they are orthogonal and sum to the residual.
+
+    Raises:
+        ValueError: when the kernel is not nk × nk.
+
+    Example:
+        >>> parts = project(jnp.diag(jnp.array([1.0, 3.0])), jnp.array([[5.0], [7.0]]), 1)
+        >>> parts.top.tolist(), parts.rest.tolist()
+        ([[0.0], [7.0]], [[5.0], [0.0]])
+    """
+    _check(kernel, residual)
+    return project_onto(eigenspace(kernel, num), residual)
+
+
+def project_onto(vectors: Float[Array, "nk num"], residual: Float[Array, "n k"]) -> Parts:
+    """The same with given orthonormal vectors, such as those of `spectrum.top(operators.tangent_kernel(…))`.
+
+    Args:
+        vectors: [nk, num], orthonormal columns.
+        residual: f − y, [n, k].
+
+    Returns:
+        `Parts` of shape [n, k].
+
+    Example:
+        >>> project_onto(jnp.array([[1.0], [0.0]]), jnp.array([[5.0], [7.0]])).top.tolist()
+        [[5.0], [0.0]]
+    """
+    if vectors.shape[0] != residual.size:
+        raise ValueError(
+            f"`vectors` have {vectors.shape[0]} rows, but a residual {residual.shape} has {residual.size} entries."
+        )
+    flat = residual.reshape(-1)
+    with jax.default_matmul_precision("highest"):
+        top = (vectors @ (vectors.T @ flat)).reshape(residual.shape)
+    return Parts(top, residual - top)
+
+
+def subspace_loss(
+    kernel: Float[Array, "..."],
+    residual: Float[Array, "n k"],
+    num: int,
+    *,
+    loss: losses.Quadratic = losses.mse,
+) -> Parts:
+    """The loss in the top eigenspace and in the rest, (c/2) ‖P (f − y)‖²; they sum to the loss.
+
+    Args:
+        kernel: at the same inputs and the current parameters, see `eigenspace`.
+        residual: f − y, [n, k].
+        num: s.
+        loss: a quadratic loss, for its c; `losses.mse` gives the papers' 1/n.
+
+    Returns:
+        `Parts` of two scalars.
+
+    Raises:
+        ValueError: when the kernel is not nk × nk.
+
+    Example:
+        >>> [float(part) for part in subspace_loss(jnp.diag(jnp.array([1.0, 3.0])), jnp.array([[2.0], [4.0]]), 1)]
+        [8.0, 2.0]
+    """
+    n, k = residual.shape
+    parts = project(kernel, residual, num)
+    return Parts(*(loss.c(n, k) / 2 * jnp.sum(part**2) for part in parts))
+
+
+def _matrix(kernel: Any) -> Any:
+    if kernel.ndim == 4 and kernel.shape[0] == kernel.shape[1] and kernel.shape[2] == kernel.shape[3]:
+        return as_matrix(kernel)
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(f"A kernel is [n, n], [n, n, k, k] or [nk, nk], but has shape {kernel.shape}.")
+    return kernel
+
+
+def _check(kernel: Any, residual: Any) -> None:
+    size = _matrix(kernel).shape[0]
+    if residual.ndim != 2 or size != residual.size:
+        raise ValueError(
+            f"The kernel has {size} rows, but the residual {residual.shape} has {residual.size} entries; with k > 1 outputs "
+            "give the whole kernel, `ntk_blocks(apply, params, x)`."
+        )

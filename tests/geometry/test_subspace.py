@@ -1,0 +1,82 @@
+"""Projections against numpy's eigenvectors, and what gradient descent does in each eigenspace."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdyn import geometry, losses, models
+from jaxdyn.geometry import operators, spectrum, subspace
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def setting(k=1, n=8):
+    model = models.mlp((4, 16, k), activation=jnp.tanh)
+    params = model.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (n, 4))
+    residual = jax.random.normal(jax.random.key(2), (n, k))
+    return geometry.ntk_blocks(model.apply, params, x), residual, (model, params, x)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("num", [1, 3, 8])
+def test_top_is_the_sum_over_the_leading_eigenvectors(k, num):
+    blocks, residual, _ = setting(k)
+    n = len(residual)
+    matrix = np.asarray(blocks).transpose(0, 2, 1, 3).reshape(n * k, n * k)
+    _, vectors = np.linalg.eigh(matrix)
+    flat = np.asarray(residual).reshape(-1)
+    expected = sum(np.dot(u, flat) * u for u in vectors.T[::-1][:num]).reshape(n, k)
+    parts = geometry.project(blocks, residual, num)
+    np.testing.assert_allclose(parts.top, expected, atol=1e-10)
+    np.testing.assert_allclose(parts.top + parts.rest, residual, atol=1e-14)
+    np.testing.assert_allclose(jnp.sum(parts.top * parts.rest), 0.0, atol=1e-12)
+
+
+def test_blocks_matrix_and_traced_kernel_agree():
+    blocks, residual, _ = setting()
+    for kernel in (geometry.as_matrix(blocks), blocks[:, :, 0, 0]):
+        np.testing.assert_allclose(
+            geometry.project(kernel, residual, 2).top, geometry.project(blocks, residual, 2).top, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("loss", [losses.mse, losses.half_sum, losses.torch_mse])
+def test_subspace_losses_sum_to_the_loss(loss):
+    blocks, residual, _ = setting(k=2)
+    parts = geometry.subspace_loss(blocks, residual, 3, loss=loss)
+    np.testing.assert_allclose(parts.top + parts.rest, loss(residual, jnp.zeros_like(residual)), rtol=1e-13)
+    assert parts.top > 0
+    assert parts.rest > 0
+
+
+def test_linear_model_above_the_critical_rate_explodes_in_the_top_alone():
+    kernel = jnp.diag(jnp.array([3.0, 1.0, 0.5]))
+    residual = start = jnp.ones((3, 1))
+    for _ in range(20):
+        residual = residual - 0.8 * kernel @ residual  # 2/3 < rate < 2
+    before, after = (geometry.subspace_loss(kernel, r, 1) for r in (start, residual))
+    assert after.top > 10 * before.top
+    assert after.rest < 1e-2 * before.rest
+
+
+def test_vectors_from_the_matrix_free_kernel_do_as_well():
+    blocks, residual, (model, params, x) = setting(k=2)
+    kernel = operators.tangent_kernel(model.apply, params, x)
+    found = spectrum.top(kernel, dim=kernel.dim, num=3, key=jax.random.key(0), tolerance=1e-12)
+    np.testing.assert_allclose(
+        subspace.project_onto(found.vectors, residual).top, geometry.project(blocks, residual, 3).top, atol=1e-8
+    )
+
+
+def test_kernels_that_do_not_fit_are_refused():
+    blocks, residual, _ = setting(k=2)
+    with pytest.raises(ValueError, match="ntk_blocks"):
+        geometry.project(blocks[:, :, 0, 0], residual, 1)
+    with pytest.raises(ValueError, match=r"\[1, 16\]"):
+        geometry.project(blocks, residual, 17)
+    with pytest.raises(ValueError, match=r"\[n, n, k, k\]"):
+        geometry.project(jnp.ones((3, 4)), residual, 1)
+    with pytest.raises(ValueError, match="16 entries"):
+        subspace.project_onto(jnp.ones((3, 1)), residual)
