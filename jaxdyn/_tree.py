@@ -17,16 +17,6 @@ def norm(a: Params) -> Scalar:
     return jnp.sqrt(dot(a, a))
 
 
-def axpy(alpha: Scalar | float, x: Params, y: Params) -> Params:
-    """`alpha x + y`, leaf by leaf."""
-    return jax.tree.map(lambda u, v: alpha * u + v, x, y)
-
-
 def sub(a: Params, b: Params) -> Params:
     """`a - b`, leaf by leaf."""
     return jax.tree.map(jnp.subtract, a, b)
-
-
-def scale(alpha: Scalar | float, x: Params) -> Params:
-    """`alpha x`, leaf by leaf."""
-    return jax.tree.map(lambda u: alpha * u, x)

@@ -162,7 +162,7 @@ def _rescue(dataset: Any, store: Path) -> str:
     if dataset is None:
         return ""
     try:
-        path = Path(tempfile.mkdtemp(prefix="jaxdyn-")) / f"{store.stem}.nc.npz"
+        path = Path(tempfile.mkdtemp(prefix="jaxdyn-")) / f"{store.stem}.npz"
         import numpy as np
 
         np.savez(path, **{str(name): value.values for name, value in dataset.variables.items()})

@@ -57,11 +57,6 @@ class Axes:
         return self.loop + self.vmap
 
     @property
-    def dims(self) -> tuple[str, ...]:
-        """Names of the axes, loop axes first."""
-        return tuple(axis.name for axis in self.every)
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes, loop axes first."""
         return tuple(len(axis) for axis in self.every)

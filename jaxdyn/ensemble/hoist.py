@@ -112,8 +112,7 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[An
 def _apply(eqn: Any, inputs: list[Any]) -> list[Any]:
     inner = list(_closed(eqn))
     if not any(np.size(c) > _LARGE for one in inner for c in (*getattr(one, "consts", ()), *_inner_consts(one))):
-        results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
-        return list(results) if eqn.primitive.multiple_results else [results]
+        return _bind(eqn, inputs)
     functions = [_function(one) for one in inner]
     name = eqn.primitive.name
     if name in _CALLS:
@@ -124,6 +123,11 @@ def _apply(eqn: Any, inputs: list[Any]) -> list[Any]:
         return _while(eqn, inputs)
     if name == "cond":
         return list(jax.lax.switch(inputs[0], functions, *inputs[1:]))
+    return _bind(eqn, inputs)
+
+
+def _bind(eqn: Any, inputs: list[Any]) -> list[Any]:
+    """The results of one equation as it stands."""
     results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
     return list(results) if eqn.primitive.multiple_results else [results]
 

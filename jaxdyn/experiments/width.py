@@ -195,7 +195,7 @@ def distances(config: Config, dataset: Any) -> Any:
 
 
 def figure(dataset: Any) -> Any:
-    """Exponents of every distance against the width, the loss curves, and the ensemble mean against kernel descent."""
+    """Exponents of every distance against the width, and the ensemble mean against kernel descent."""
     with figures.style():
         return _draw(dataset)
 

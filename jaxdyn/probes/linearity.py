@@ -74,9 +74,7 @@ class NTKNorm:
 
     def __call__(self, snapshot: Snapshot) -> Any:
         blocks = geometry.ntk_blocks(snapshot.apply, snapshot.params, self.x)
-        n, k = blocks.shape[1:3]
-        matrix = jnp.transpose(blocks, (0, 2, 1, 3)).reshape(n * k, n * k)
-        return jnp.linalg.eigvalsh(matrix)[-1]
+        return jnp.linalg.eigvalsh(geometry.as_matrix(blocks))[-1]
 
 
 @jax.tree_util.register_dataclass
