@@ -38,6 +38,11 @@ def _padded() -> Any:
     return jd.models.mlp((3, width, width, 2), activation=jnp.cos)
 
 
+def _top_part(task: Any) -> Any:
+    probe = jd.probes.SubspaceLoss(2)
+    return lambda snapshot: probe(snapshot)["top"]
+
+
 MODELS = [
     ModelCase("mlp", lambda: jd.models.mlp((3, 8, 2), activation=jnp.tanh), (3,), 2),
     ModelCase("mlp_linear", lambda: jd.models.mlp((3, 1), activation=jnp.tanh), (3,), 1),
@@ -79,4 +84,18 @@ PROBES = [
     ProbeCase("NTKNorm", lambda task: jd.probes.NTKNorm(task.x), ()),
     ProbeCase("KernelChange", lambda task: jd.probes.KernelChange(task.x), ()),
     ProbeCase("KernelDistance", lambda task: jd.probes.KernelDistance(task.x, to=jnp.eye(8)), ()),
+    ProbeCase("Sharpness", lambda task: jd.probes.Sharpness(), ()),
+    ProbeCase("HessianSpectrum", lambda task: jd.probes.HessianSpectrum(3), (3,)),
+    ProbeCase(
+        "HessianSpectrum_bottom",
+        lambda task: jd.probes.HessianSpectrum(2, task.x_test, task.y_test, end=jd.geometry.spectrum.bottom),
+        (2,),
+    ),
+    ProbeCase("FunctionHessianNorm", lambda task: jd.probes.FunctionHessianNorm(task.x[:3]), (3, 2)),
+    ProbeCase("SubspaceLoss", _top_part, ()),
+    ProbeCase("AGOP", lambda task: jd.probes.AGOP(), (3, 3)),
+    ProbeCase("AGOP_layer", lambda task: jd.probes.AGOP(layer="dense_1/weight"), (16, 16)),
+    ProbeCase("AGOPAlignment", lambda task: jd.probes.AGOPAlignment(task.x, to=jnp.eye(3)), ()),
+    ProbeCase("AGOPAlignment_factor", lambda task: jd.probes.AGOPAlignment(task.x, factor=jnp.eye(2, 3)), ()),
+    ProbeCase("FeatureAnsatz", lambda task: jd.probes.FeatureAnsatz("dense_1/weight"), ()),
 ]

@@ -53,7 +53,8 @@ class Record:
 
     Attributes:
         at: the schedule.
-        probes: `{name: probe}`; a probe is any `Snapshot -> Array` (or dict of arrays).
+        probes: `{name: probe}`; a probe is any `Snapshot -> Array`, or dict of arrays, whose keys are put behind the name
+            (`name_key`; the key "" is the name itself).
         dim: dimension name of the record times in the dataset.
     """
 

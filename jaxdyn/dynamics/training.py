@@ -156,13 +156,13 @@ class Variable(NamedTuple):
 
     Attributes:
         probe: the probe that yields it.
-        part: its name within a probe that yields a dictionary, else None.
+        part: its name within a probe that yields a dictionary; "" is the one that has the probe's own name.
         shape: shape of one value of one run.
         dtype: its type.
     """
 
     probe: Any
-    part: str | None
+    part: str
     shape: tuple[int, ...]
     dtype: Any
 
@@ -177,7 +177,7 @@ def variables(training: Training, state: State) -> tuple[dict[str, Variable], ..
         for name, probe in record.probes.items():
             one = Record(record.at, {name: probe}, record.dim)
             for variable, aval in jax.eval_shape(lambda s, one=one: run.take(one, s)[0], state).items():
-                part = None if variable == name else variable[len(name) + 1 :]
+                part = variable[len(name) + 1 :]
                 found[variable] = Variable(probe, part, aval.shape, aval.dtype)
         return found
 
@@ -290,8 +290,12 @@ class _Run:
                 value, memory[name] = probe(snapshot, state.memory[name])
             else:
                 value = probe(snapshot)
-            parts = {f"{name}_{part}": one for part, one in value.items()} if isinstance(value, dict) else {name: value}
-            values.update({part: jnp.asarray(one) for part, one in parts.items()})
+            parts = value if isinstance(value, dict) else {"": value}
+            for part, one in parts.items():
+                variable = f"{name}_{part}" if part else name
+                if variable in values:
+                    raise ValueError(f"Two probes yield the variable `{variable}`; rename one of them.")
+                values[variable] = jnp.asarray(one)
         return values, memory
 
     def _take_at(self, record: Record, state: State, buffer: Any, slot: Any) -> tuple[Any, dict[str, Any]]:

@@ -31,12 +31,14 @@ class HessianNorms(NamedTuple):
         residuals: of the eigenpairs they come from, [n, k].
         converged: [n, k].
         num_matvecs: [n, k].
+        vectors: the eigenvectors [n, k, p], where a guess was given; else None, since they are large.
     """
 
     norms: Float[Array, "n k"]
     residuals: Float[Array, "n k"]
     converged: Bool[Array, "n k"]
     num_matvecs: Int[Array, "n k"]
+    vectors: Float[Array, "n k p"] | None = None
 
 
 def function_hessian_norm(
@@ -84,6 +86,7 @@ def function_hessian_spectra(
     x: Float[Array, "n ..."],
     *,
     key: Key,
+    guess: Float[Array, "n k p"] | None = None,
     only: Only | None = None,
     tolerance: float = 1e-3,
     max_matvecs: int = 300,
@@ -96,6 +99,7 @@ def function_hessian_spectra(
         params: where.
         x: inputs [n, *d].
         key: random key.
+        guess: `vectors` of an earlier, similar call to start from, or zeros, which count as absent.
         only: as there.
         tolerance: as there.
         max_matvecs: as there.
@@ -109,13 +113,17 @@ def function_hessian_spectra(
     n, k = jax.eval_shape(apply, params, x).shape
 
     def one(pair: Any) -> Any:
-        example, output, pair_key = pair
-        found = _leading(apply, params, x[example], output, pair_key, None, only, tolerance, max_matvecs)
-        return jnp.abs(found.values[0]), found.residuals[0], found.converged[0], found.num_matvecs
+        example, output, pair_key, vector = pair
+        start = None if vector is None else vector[:, None]
+        found = _leading(apply, params, x[example], output, pair_key, start, only, tolerance, max_matvecs)
+        value = HessianNorms(jnp.abs(found.values[0]), found.residuals[0], found.converged[0], found.num_matvecs)
+        return value if vector is None else value._replace(vectors=found.vectors[:, 0])
 
     examples, outputs = jnp.repeat(jnp.arange(n), k), jnp.tile(jnp.arange(k), n)
-    found = jax.lax.map(one, (examples, outputs, jax.random.split(key, n * k)), batch_size=_batch(batch_size))
-    return HessianNorms(*(part.reshape(n, k) for part in found))
+    starts = None if guess is None else guess.reshape(n * k, -1)
+    pairs = (examples, outputs, jax.random.split(key, n * k), starts)
+    found = jax.lax.map(one, pairs, batch_size=_batch(batch_size))
+    return jax.tree.map(lambda part: part.reshape(n, k, *part.shape[1:]), found)
 
 
 class Supremum(NamedTuple):

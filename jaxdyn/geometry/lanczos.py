@@ -8,14 +8,16 @@ what is left, the next block is an orthonormal basis of R and
 s_j the entries of s in the last block, so residuals are known at every step for nothing. When the basis is full its better half of
 Ritz vectors is kept, and the next block goes on from there (thick restart); nothing is multiplied twice.
 
-Orthogonalisation happens twice, once before and once after R is normalised, since what a small R keeps of V is not
-small next to R. A direction that is nothing but rounding (an invariant subspace is exhausted) becomes a zero row, masked
-out of H. The first pass need only visit blocks that H couples with (three terms, or all after a restart).
+R loses its overlap with the whole basis at once, in two products of tall matrices. What one such pass leaves grows with ‖W‖ / ‖R‖ and
+with what earlier passes left in the blocks that W overlaps with; this is estimated from norms (Simon's recurrence, by blocks),
+and a second pass is spent where it would matter ("twice is enough"). A direction that is nothing but rounding (an
+invariant subspace is exhausted) becomes a zero row, masked out of H.
 
 Not a public solver: `spectrum` checks arguments, multiplies the result once more and reports.
 
 References:
-    K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22 (2000), 602-616. G. Golub, R. Underwood, "The block Lanczos method
+    K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22 (2000), 602-616. H. Simon, "The Lanczos algorithm with partial
+    reorthogonalization", Math. Comp. 42 (1984). G. Golub, R. Underwood, "The block Lanczos method
     for computing eigenvalues", 1977.
 """
 
@@ -35,14 +37,16 @@ class Setting:
 
     Attributes:
         num: eigenpairs that must converge.
-        block: vectors multiplied together, at least `num`; those beyond are guards.
-        num_blocks: blocks in the basis, at least 4; one more is kept in memory.
+        wanted: `num` and the guards, whose intervals must stay below.
+        block: vectors multiplied together.
+        num_blocks: blocks in the basis, at least 4, half of them enough for what is wanted; one more is kept in memory.
         tolerance: relative, see `spectrum.top`.
         max_matvecs: upper bound on the products.
         warm: whether the start is a guess. Two blocks are then the least, so that a guess is never judged by itself alone.
     """
 
     num: int
+    wanted: int
     block: int
     num_blocks: int
     tolerance: float
@@ -54,13 +58,13 @@ class Ritz(NamedTuple):
     """The best Ritz pairs of the final basis.
 
     Attributes:
-        vectors: rows, the first `num` and the guards, [block, dim].
+        vectors: rows, the first `num` and the guards, [wanted, dim].
         is_safe: whether no guard may hide an eigenvalue above this one, [num].
         scale: the largest |λ| seen, a lower bound of the spectral norm.
         num_matvecs: products spent.
     """
 
-    vectors: Float[Array, "block dim"]
+    vectors: Float[Array, "wanted dim"]
     is_safe: Bool[Array, " num"]
     scale: Float[Array, ""]
     num_matvecs: Int[Array, ""]
@@ -72,15 +76,15 @@ _ZERO = np.int32(0)  # indices of one dtype, in double precision too
 class _Basis(NamedTuple):
     """The state of the search: blocks 0 … last − 1 are multiplied, block `last` is next.
 
-    `coefficients` is H with B below its last block; `valid` says which rows are not zero; A times the next block overlaps
-    with no block before `first`; overlaps up to `limit` may stay in the basis.
+    `coefficients` is H with B below its last block; `valid` says which rows are not zero; `drift` bounds what overlap each
+    block has with the others, and overlaps up to `limit` may stay.
     """
 
-    rows: Any  # [num_blocks + 1, block, dim]
-    coefficients: Any  # [size + block, size], size = num_blocks · block
+    rows: Any  # [size + block, dim], size = num_blocks · block
+    coefficients: Any  # [size + block, size]
     valid: Any  # [size + block]
+    drift: Any  # [num_blocks + 1]
     last: Any
-    first: Any
     spent: Any
     is_safe: Any  # [num]
     scale: Any
@@ -106,35 +110,40 @@ def lanczos(
         Orthonormal Ritz vectors, converged or not.
 
     Example:
-        >>> setting = Setting(num=1, block=1, num_blocks=4, tolerance=1e-3, max_matvecs=50, warm=False)
+        >>> setting = Setting(num=1, wanted=1, block=1, num_blocks=4, tolerance=1e-3, max_matvecs=50, warm=False)
         >>> found = lanczos(lambda rows: rows * jnp.arange(9.0)[None], lambda value: value, jnp.ones((1, 9)), setting)
         >>> round(float(jnp.sum(found.vectors[0] ** 2 * jnp.arange(9.0))), 3)
         8.0
     """
     block, num_blocks = setting.block, setting.num_blocks
     size, dim = num_blocks * block, start.shape[1]
-    rows = jnp.zeros((num_blocks + 1, block, dim), start.dtype).at[0].set(jnp.linalg.qr(start.T)[0].T)
+    rows = jnp.zeros((size + block, dim), start.dtype).at[:block].set(jnp.linalg.qr(start.T)[0].T)
     basis = _Basis(
         rows=rows,
         coefficients=jnp.zeros((size + block, size), start.dtype),
         valid=jnp.arange(size + block) < block,
+        drift=jnp.full(num_blocks + 1, _least(start.dtype), start.dtype),
         last=jnp.int32(0),
-        first=jnp.int32(0),
         spent=jnp.int32(0),
         is_safe=jnp.zeros(setting.num, bool),
         scale=jnp.zeros((), start.dtype),
-        limit=jnp.zeros((), start.dtype),
+        limit=_limit(setting.tolerance, start.dtype),
         done=jnp.bool_(False),
     )
 
+    def grow(basis: _Basis) -> _Basis:
+        return _judge(_grow(products, basis, block), rank, setting)
+
     def cycle(basis: _Basis) -> _Basis:
-        grown = lax.while_loop(
-            lambda b: ~b.done & (b.last < num_blocks), lambda b: _judge(_grow(products, b), rank, setting), basis
+        basis = lax.while_loop(lambda b: ~b.done & (b.last < num_blocks), grow, basis)
+        # A loop of one turn at most, where a conditional would copy the basis.
+        return lax.while_loop(
+            lambda b: ~b.done & (b.last == num_blocks), lambda b: _restart(b, rank, block, num_blocks // 2), basis
         )
-        return _restart(grown, rank, num_blocks // 2)
 
     basis = lax.while_loop(lambda b: ~b.done, cycle, basis)
-    return Ritz(basis.rows[0], basis.is_safe, basis.scale, basis.spent)
+    best = _ritz(basis, rank, block)[1][:, : setting.wanted]
+    return Ritz(jnp.pad(best, ((0, block), (0, 0))).T @ basis.rows, basis.is_safe, basis.scale, basis.spent)
 
 
 def rounding(dtype: Any) -> float:
@@ -142,61 +151,70 @@ def rounding(dtype: Any) -> float:
     return 32.0 * float(jnp.finfo(dtype).eps)
 
 
-def _grow(products: Callable[[Any], Any], basis: _Basis) -> _Basis:
+def _grow(products: Callable[[Any], Any], basis: _Basis, block: int) -> _Basis:
     """Multiply the next block, store its coefficients, and make the block after it."""
-    rows, last = basis.rows, basis.last
-    block = rows.shape[1]
-    images = products(rows[last])
-    images, first_pass = _orthogonalise(rows, images, basis.first, last + 1)
-    factor, triangle = jnp.linalg.qr(images.T)  # images = triangleᵀ factorᵀ
-    fresh, second_pass = _reorthogonalise(rows, factor.T, last + 1, basis.limit)
-    gram, rotation = jnp.linalg.eigh(fresh @ fresh.T)
-    is_new = gram > 0.25  # less is left only of directions that were rounding to begin with
-    root = jnp.sqrt(jnp.where(is_new, gram, 1.0))
-    fresh = jnp.where(is_new[:, None], rotation.T @ fresh / root[:, None], 0.0)
-    below = root[:, None] * (rotation.T @ triangle)  # B, [block, block]
-    columns = (first_pass + second_pass @ triangle).reshape(-1, block)  # [size + block, block]
-    columns = lax.dynamic_update_slice(columns, below, ((last + 1) * block, _ZERO))
+    rows, last, dim = basis.rows, basis.last, basis.rows.shape[1]
+    here, after = (last * block, _ZERO), ((last + 1) * block, _ZERO)
+    images = products(lax.dynamic_slice(rows, here, (block, dim)))
+    overlaps = _overlaps(rows, images)
+    fresh, below, lengths = _directions(images - overlaps.T @ rows)
+
+    smallest = jnp.min(lengths)
+    parts = jnp.linalg.norm(overlaps.reshape(-1, block * block), axis=1)  # [num_blocks + 1]
+    around = _least(rows.dtype) * (jnp.linalg.norm(parts) + jnp.linalg.norm(lengths)) + parts @ basis.drift
+    left = around / jnp.where(smallest > 0, smallest, around)
+
+    def again() -> tuple[Any, Any, Any, Any, Any]:
+        second = _overlaps(rows, fresh)
+        factor, triangle = jnp.linalg.qr((fresh - second.T @ rows).T)  # what is left = triangleᵀ factorᵀ
+        # Less is left only of directions that were rounding to begin with, and these come last: no other one loses by it.
+        is_new = jnp.abs(jnp.diagonal(triangle)) > 0.5
+        drift = 2 * _least(rows.dtype) + jnp.minimum(left, 1.0) * jnp.max(basis.drift)
+        return jnp.where(is_new[:, None], factor.T, 0.0), triangle @ below, second @ below, is_new, drift
+
+    def enough() -> tuple[Any, Any, Any, Any, Any]:
+        return fresh, below, jnp.zeros_like(overlaps), jnp.ones(block, bool), left
+
+    fresh, below, more, is_new, drift = lax.cond(left <= basis.limit, enough, again)
+    columns = lax.dynamic_update_slice(overlaps + more, below, after)
     return basis._replace(
-        rows=rows.at[last + 1].set(fresh),
+        rows=lax.dynamic_update_slice(rows, fresh, after),
         coefficients=lax.dynamic_update_slice(basis.coefficients, columns, (_ZERO, last * block)),
         valid=lax.dynamic_update_slice(basis.valid, is_new, ((last + 1) * block,)),
+        drift=basis.drift.at[last + 1].set(drift),
         last=last + 1,
-        first=last,
         spent=basis.spent + block,
     )
 
 
-def _orthogonalise(rows: Any, images: Any, first: Any, stop: Any) -> tuple[Any, Any]:
-    """Take from the images their overlap with blocks first … stop − 1; what is left, and the overlaps [blocks, b, b]."""
-
-    def take(i: Any, carry: Any) -> Any:
-        images, overlaps = carry
-        overlap = rows[i] @ images.T
-        return images - overlap.T @ rows[i], overlaps.at[i].set(overlap)
-
-    num, block, _ = rows.shape
-    return lax.fori_loop(first, stop, take, (images, jnp.zeros((num, block, block), images.dtype)))
+def _least(dtype: Any) -> float:
+    """What a pass leaves of an overlap, relative, when the basis is orthonormal."""
+    return 4.0 * float(jnp.finfo(dtype).eps)
 
 
-def _reorthogonalise(rows: Any, fresh: Any, stop: Any, limit: Any) -> tuple[Any, Any]:
-    """The same against all blocks before `stop`, where an overlap is large enough to matter."""
-    num, block, _ = rows.shape
+def _overlaps(rows: Any, images: Any) -> Any:
+    """Overlaps with the basis, [size + block, block]; rows not yet in use are zero.
 
-    def measure(i: Any, overlaps: Any) -> Any:
-        return overlaps.at[i].set(rows[i] @ fresh.T)
-
-    overlaps = lax.fori_loop(_ZERO, stop, measure, jnp.zeros((num, block, block), fresh.dtype))
-    return lax.cond(
-        jnp.max(jnp.abs(overlaps)) > limit,
-        lambda: _orthogonalise(rows, fresh, _ZERO, stop),
-        lambda: (fresh, jnp.zeros_like(overlaps)),
-    )
+    Left to itself XLA turns this product around where its transpose is needed, which takes four times as long on CPU.
+    """
+    return lax.optimization_barrier(rows @ images.T)
 
 
-def _ritz(basis: _Basis, rank: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
+def _directions(rows: Any) -> tuple[Any, Any, Any]:
+    """Orthonormal X, B and the lengths of the principal directions, longest first, with rows = Bᵀ X.
+
+    By the small Gram matrix: its eigenvectors are good to ε ‖rows‖ / length, and the lengths are measured afterwards.
+    """
+    gram = rows @ rows.T
+    turned = jnp.linalg.eigh(gram)[1].T[::-1]
+    directions = turned @ rows
+    lengths = jnp.linalg.norm(directions, axis=1)
+    return directions / jnp.where(lengths > 0, lengths, 1.0)[:, None], lengths[:, None] * turned, lengths
+
+
+def _ritz(basis: _Basis, rank: Callable[[Any], Any], block: int) -> tuple[Any, Any, Any]:
     """All Ritz values, best first, their coefficients in the basis (columns), and the residuals' coefficients ‖B s_j‖."""
-    size, block = basis.coefficients.shape[1], basis.rows.shape[1]
+    size = basis.coefficients.shape[1]
     used = basis.valid[:size] & (jnp.arange(size) < basis.last * block)
     matrix = jnp.where(used[:, None] & used[None, :], basis.coefficients[:size], 0.0)
     matrix = (matrix + matrix.T) / 2
@@ -213,34 +231,39 @@ def _ritz(basis: _Basis, rank: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
 
 def _judge(basis: _Basis, rank: Callable[[Any], Any], setting: Setting) -> _Basis:
     """Whether the search may end: residuals small, guards below, budget spent, or not finite."""
-    values, _, tail = _ritz(basis, rank)
-    num, block = setting.num, setting.block
-    residuals = jnp.linalg.norm(tail[:, :block], axis=0)
+    num, wanted, block = setting.num, setting.wanted, setting.block
+    values, vectors, tail = _ritz(basis, rank, block)
+    is_there = jnp.any(vectors[:, :wanted] != 0, axis=0)
+    residuals = jnp.where(is_there, jnp.linalg.norm(tail[:, :wanted], axis=0), jnp.inf)
     scale = jnp.maximum(basis.scale, jnp.max(jnp.abs(values)))
-    slack = setting.tolerance * jnp.abs(values[:block]) + rounding(values.dtype) * scale
-    standing = rank(values[:block])
+    slack = setting.tolerance * jnp.abs(values[:wanted]) + rounding(values.dtype) * scale
+    standing = rank(values[:wanted])
     threat = jnp.max(standing[num:] + residuals[num:], initial=-jnp.inf)
-    is_safe = threat <= standing[:num] + slack[:num]
+    is_safe = is_there[:num] & (threat <= standing[:num] + slack[:num])
     found = jnp.all((residuals <= slack)[:num] & is_safe) & (basis.last >= (2 if setting.warm else 1))
     # Overlaps δ falsify residuals by about δ ‖A‖ and values by its square (Simon 1984); the residuals sought are the slack.
-    limit = jnp.minimum(
-        jnp.min(slack[:num]) / (16 * jnp.where(scale > 0, scale, 1.0)), jnp.sqrt(jnp.finfo(values.dtype).eps)
-    )
+    limit = _limit(jnp.min(slack[:num]) / jnp.where(scale > 0, scale, 1.0), values.dtype)
     stuck = ~jnp.all(jnp.isfinite(tail)) | (basis.spent + block > setting.max_matvecs)
     return basis._replace(is_safe=is_safe, scale=scale, limit=limit, done=found | stuck)
 
 
-def _restart(basis: _Basis, rank: Callable[[Any], Any], kept: int) -> _Basis:
+def _limit(slack: Any, dtype: Any) -> Any:
+    """The overlaps that may stay in the basis, for residuals sought of `slack` times the spectral norm."""
+    return jnp.minimum(jnp.asarray(slack, dtype) / 16, jnp.sqrt(jnp.finfo(dtype).eps))
+
+
+def _restart(basis: _Basis, rank: Callable[[Any], Any], block: int, kept: int) -> _Basis:
     """Keep the best `kept` blocks of Ritz vectors and the next block."""
-    num, block, dim = basis.rows.shape
-    size, keep = (num - 1) * block, kept * block
-    values, vectors, tail = _ritz(basis, rank)
-    ritz = vectors[:, :keep].T @ basis.rows[:-1].reshape(size, dim)  # [keep, dim]
-    rows = basis.rows.at[kept].set(basis.rows[basis.last]).at[:kept].set(ritz.reshape(kept, block, dim))
+    size, keep = basis.coefficients.shape[1], kept * block
+    values, vectors, tail = _ritz(basis, rank, block)
+    turn = jnp.zeros((size + block, size + block), basis.rows.dtype).at[:keep, :size].set(vectors[:, :keep].T)
+    turn = lax.dynamic_update_slice(turn, jnp.eye(block, dtype=turn.dtype), (np.int32(keep), basis.last * block))
+    rows = turn @ basis.rows
     used = jnp.any(vectors[:, :keep] != 0, axis=0)
     coefficients = jnp.zeros_like(basis.coefficients)
     coefficients = coefficients.at[:keep, :keep].set(jnp.diag(jnp.where(used, values[:keep], 0.0)))
     coefficients = coefficients.at[keep : keep + block, :keep].set(tail[:, :keep])
-    fresh = lax.dynamic_slice(basis.valid, (basis.last * block,), (block,))
-    valid = jnp.zeros_like(basis.valid).at[:keep].set(used).at[keep : keep + block].set(fresh)
-    return basis._replace(rows=rows, coefficients=coefficients, valid=valid, last=jnp.int32(kept), first=jnp.int32(0))
+    is_fresh = lax.dynamic_slice(basis.valid, (basis.last * block,), (block,))
+    valid = jnp.zeros_like(basis.valid).at[:keep].set(used).at[keep : keep + block].set(is_fresh)
+    drift = jnp.full_like(basis.drift, jnp.max(basis.drift)).at[kept].set(basis.drift[basis.last])
+    return basis._replace(rows=rows, coefficients=coefficients, valid=valid, drift=drift, last=jnp.int32(kept))

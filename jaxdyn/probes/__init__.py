@@ -1,5 +1,7 @@
 """Named observables of a run: `Snapshot -> Array`, each with the names of its dimensions."""
 
+from jaxdyn.probes.curvature import FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
+from jaxdyn.probes.features import AGOP, AGOPAlignment, FeatureAnsatz
 from jaxdyn.probes.learning import Accuracy, BatchLoss, Loss, Outputs, TestLoss
 from jaxdyn.probes.linearity import (
     Displacement,
@@ -11,9 +13,14 @@ from jaxdyn.probes.linearity import (
 )
 
 __all__ = [
+    "AGOP",
+    "AGOPAlignment",
     "Accuracy",
     "BatchLoss",
     "Displacement",
+    "FeatureAnsatz",
+    "FunctionHessianNorm",
+    "HessianSpectrum",
     "KernelChange",
     "KernelDistance",
     "LinearizationGap",
@@ -21,5 +28,7 @@ __all__ = [
     "NTKMatrix",
     "NTKNorm",
     "Outputs",
+    "Sharpness",
+    "SubspaceLoss",
     "TestLoss",
 ]

@@ -233,3 +233,24 @@ def test_density_names_bad_arguments(change):
     arguments = {"dim": 8, "num_matvecs": 3, "num_probes": 1} | change
     with pytest.raises(ValueError, match=next(iter(change))):
         spectrum.density(lambda v: v, key=jax.random.key(0), **arguments)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["spread", "clustered", "negative-dominant", "all negative", "symmetric pairs"])
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_small_block_finds_simple_eigenvalues_for_fewer_products(name, block):
+    values = SPECTRA[name]
+    matrix, _ = matrix_with(values)
+    solve = functools.partial(spectrum.top, lambda v: matrix @ v, dim=DIM, num=4, key=jax.random.key(3), tolerance=1e-8)
+    found, whole = solve(block=block, max_matvecs=3000), solve(max_matvecs=3000)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.values, np.sort(values)[::-1][:4], atol=1e-9 * np.abs(values).max())
+    assert found.num_matvecs < whole.num_matvecs
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_small_block_that_exhausts_its_space_does_not_flag_what_it_has_not_found():
+    matrix, _ = matrix_with(SPECTRA["low rank"])  # the Krylov space of one vector has three dimensions
+    found = spectrum.top(lambda v: matrix @ v, dim=DIM, num=4, key=jax.random.key(3), block=1, max_matvecs=400)
+    wrong = np.abs(np.asarray(found.values) - np.r_[3.0, 2.0, 0.0, 0.0]) > 1e-3
+    assert not (np.asarray(found.converged) & wrong).any()

@@ -1,0 +1,204 @@
+"""Curvature along a run: of the loss, where stability shows, and of the function, where linearity does.
+
+No eigenvalue comes alone. A probe here yields the values under its own name and beside them, with `sharpness=Sharpness()`,
+`sharpness_residual`, `sharpness_converged` and `sharpness_matvecs` (products spent). Each record starts the search from
+the vectors of the record before, which travel with the run's state; the first one starts from a fixed random vector.
+
+References:
+    Cohen et al., arXiv 2103.00065 (sharpness); Zhu, Liu, Belkin, arXiv 2205.11786 (Hessian of the function).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdyn import geometry
+from jaxdyn.dynamics.record import Snapshot
+from jaxdyn.geometry import operators, spectrum
+
+_START = 0x70726F62  # the stream of the first vectors
+
+
+def _static(**options: Any) -> Any:
+    return field(metadata={"static": True}, **options)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class HessianSpectrum:
+    """Eigenvalues of the loss Hessian at one end of its spectrum, [num], the outermost first.
+
+    Attributes:
+        num: how many.
+        x: inputs [n, *d]; the training inputs when None.
+        y: their targets [n, k]; the training targets when None.
+        end: `geometry.spectrum.top` (algebraically largest), `bottom` or `dominant`.
+        matrix: `geometry.operators.loss_hessian`, or `gauss_newton`.
+        only: leaves of the principal submatrix, as in `geometry.operators`; all when None.
+        tolerance: relative, on the residual.
+        max_matvecs: products a record may spend.
+    """
+
+    num: int = _static()
+    x: Any = None
+    y: Any = None
+    end: Callable[..., Any] = _static(default=spectrum.top)
+    matrix: Callable[..., Any] = _static(default=operators.loss_hessian)
+    only: Any = _static(default=None)
+    tolerance: float = _static(default=1e-3)
+    max_matvecs: int = _static(default=600)
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "": ("eigen",),
+        "residual": ("eigen",),
+        "converged": ("eigen",),
+        "matvecs": (),
+    }
+
+    def start(self, snapshot: Snapshot) -> Any:
+        """No vector yet: [p, num + 1] zeros, the last column for the guard."""
+        hessian = self._hessian(snapshot)
+        return jnp.zeros((hessian.dim, min(self.num + 1, hessian.dim)), hessian.dtype)
+
+    def __call__(self, snapshot: Snapshot, memory: Any) -> Any:
+        hessian = self._hessian(snapshot)
+        found = self.end(
+            hessian,
+            dim=hessian.dim,
+            num=self.num,
+            key=jax.random.key(_START),
+            guess=memory,
+            tolerance=self.tolerance,
+            max_matvecs=self.max_matvecs,
+        )
+        value = {
+            "": found.values,
+            "residual": found.residuals,
+            "converged": found.converged,
+            "matvecs": found.num_matvecs,
+        }
+        return value, jnp.concatenate([found.vectors, found.guards], axis=1)
+
+    def _hessian(self, snapshot: Snapshot) -> operators.Operator:
+        if (self.x is None) != (self.y is None):
+            raise ValueError("Give `x` and `y` together, or neither: the loss needs both.")
+        x, y = (snapshot.task.x, snapshot.task.y) if self.x is None else (self.x, self.y)
+        return self.matrix(snapshot.apply, snapshot.params, x, y, loss=snapshot.loss, only=self.only)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Sharpness:
+    """Largest algebraic eigenvalue of the loss Hessian, a scalar; gradient descent is stable below the rate 2 / sharpness.
+
+    Attributes:
+        x: inputs [n, *d]; the training inputs when None.
+        y: their targets [n, k]; the training targets when None.
+        tolerance: relative, on the residual.
+        max_matvecs: products a record may spend.
+    """
+
+    x: Any = None
+    y: Any = None
+    tolerance: float = _static(default=1e-3)
+    max_matvecs: int = _static(default=600)
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {"": (), "residual": (), "converged": (), "matvecs": ()}
+
+    def start(self, snapshot: Snapshot) -> Any:
+        """No vector yet."""
+        return self._spectrum().start(snapshot)
+
+    def __call__(self, snapshot: Snapshot, memory: Any) -> Any:
+        value, memory = self._spectrum()(snapshot, memory)
+        return {part: jnp.reshape(one, ()) for part, one in value.items()}, memory
+
+    def _spectrum(self) -> HessianSpectrum:
+        return HessianSpectrum(1, self.x, self.y, tolerance=self.tolerance, max_matvecs=self.max_matvecs)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class FunctionHessianNorm:
+    """Spectral norm ‖H_{f_a}(w; x_i)‖ of the Hessian of every output at every example, [n, k].
+
+    Its memory is one vector of R^p for each example and output: a few examples are enough to see it fall with the width.
+
+    Attributes:
+        x: inputs [n, *d].
+        only: leaves of the principal submatrix, as in `geometry.operators`; all when None.
+        tolerance: relative, on the residual; the error is usually its square.
+        max_matvecs: products that an output of an example may spend.
+        batch_size: pairs of example and output that are worked on at once.
+    """
+
+    x: Any
+    only: Any = _static(default=None)
+    tolerance: float = _static(default=1e-3)
+    max_matvecs: int = _static(default=300)
+    batch_size: int = _static(default=1)
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        part: ("example", "output") for part in ("", "residual", "converged", "matvecs")
+    }
+
+    def start(self, snapshot: Snapshot) -> Any:
+        """No vector yet: zeros [n, k, p]."""
+        n, k = jax.eval_shape(snapshot.apply, snapshot.params, self.x).shape
+        hessian = operators.function_hessian(snapshot.apply, snapshot.params, self.x[0], only=self.only)
+        return jnp.zeros((n, k, hessian.dim), hessian.dtype)
+
+    def __call__(self, snapshot: Snapshot, memory: Any) -> Any:
+        found = geometry.function_hessian_spectra(
+            snapshot.apply,
+            snapshot.params,
+            self.x,
+            key=jax.random.key(_START),
+            guess=memory,
+            only=self.only,
+            tolerance=self.tolerance,
+            max_matvecs=self.max_matvecs,
+            batch_size=self.batch_size,
+        )
+        value = {
+            "": found.norms,
+            "residual": found.residuals,
+            "converged": found.converged,
+            "matvecs": found.num_matvecs,
+        }
+        return value, found.vectors
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class SubspaceLoss:
+    """The quadratic loss in the top eigenspace of the *current* tangent kernel, `_top`, and outside it, `_rest`; two scalars.
+
+    They sum to the loss. Spikes of SGD live in `_top` with a small s. Costs the kernel and the eigenvectors of an nk × nk matrix.
+
+    Attributes:
+        num: s, how many eigenvectors make the top.
+        x: inputs [n, *d]; the training inputs when None.
+        y: their targets [n, k]; the training targets when None.
+
+    References:
+        Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815.
+    """
+
+    num: int = _static()
+    x: Any = None
+    y: Any = None
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {"top": (), "rest": ()}
+
+    def __call__(self, snapshot: Snapshot) -> Any:
+        if not hasattr(snapshot.loss, "c"):
+            raise ValueError(
+                f"Only a quadratic loss splits into eigenspaces, and {snapshot.loss!r} is none; train with one of "
+                "`jd.losses.half_sum`, `half_mean`, `mse`, `torch_mse`."
+            )
+        if (self.x is None) != (self.y is None):
+            raise ValueError("Give `x` and `y` together, or neither: the residual needs both.")
+        x, y = (snapshot.task.x, snapshot.task.y) if self.x is None else (self.x, self.y)
+        residual = snapshot.apply(snapshot.params, x) - y
+        blocks = geometry.ntk_blocks(snapshot.apply, snapshot.params, x)
+        return geometry.subspace_loss(blocks, residual, self.num, loss=snapshot.loss)._asdict()
