@@ -15,7 +15,7 @@ from jaxdyn.geometry.hessian import (
 from jaxdyn.geometry.ntk import ntk, ntk_blocks, ntk_plan
 from jaxdyn.geometry.operators import Operator
 from jaxdyn.geometry.spectrum import Density, Spectrum
-from jaxdyn.geometry.subspace import Parts, project, subspace_loss
+from jaxdyn.geometry.subspace import Parts, kernel_norm, project, subspace_loss
 
 __all__ = [
     "Density",
@@ -34,6 +34,7 @@ __all__ = [
     "function_hessian_spectra",
     "function_hessian_supremum",
     "hessian",
+    "kernel_norm",
     "layer_agop",
     "matrix_power",
     "neural_feature_matrix",

@@ -131,7 +131,9 @@ def bottom(
         -9.0
     """
     dtype = _dtype(matvec, guess, dtype)
-    found = _solve(lambda v: -matvec(v), _algebraic, dim, num, key, guess, tolerance, max_matvecs, guard, block, basis, dtype)
+    found = _solve(
+        lambda v: -matvec(v), _algebraic, dim, num, key, guess, tolerance, max_matvecs, guard, block, basis, dtype
+    )
     return found._replace(values=-found.values)
 
 
@@ -299,10 +301,12 @@ def _solve(
     guard = min(guard, dim - num)
     wanted = num + guard
     rows = _rows(guess, dim, wanted, dtype)
-    if block is not None and not 1 <= block:
+    if block is not None and block < 1:
         raise ValueError(f"`block` must be at least 1, but is {block}.")
     block = wanted if block is None or rows is not None else min(block, wanted)
-    num_blocks = max(8, -(-max(24, 2 * wanted) // block)) if basis is None else max(4, -(-max(basis, 2 * wanted) // block))
+    num_blocks = (
+        max(8, -(-max(24, 2 * wanted) // block)) if basis is None else max(4, -(-max(basis, 2 * wanted) // block))
+    )
     with jax.default_matmul_precision("highest"):
         if dim <= (num_blocks + 2) * block:
             return _whole(matvec, rank, dim, num, guard, tolerance, dtype)

@@ -20,10 +20,7 @@ from jaxdyn.dynamics.record import Snapshot
 from jaxdyn.geometry import operators, spectrum
 
 _START = 0x70726F62  # the stream of the first vectors
-
-
-def _static(**options: Any) -> Any:
-    return field(metadata={"static": True}, **options)
+_STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
@@ -42,14 +39,14 @@ class HessianSpectrum:
         max_matvecs: products a record may spend.
     """
 
-    num: int = _static()
+    num: int = field(metadata=_STATIC)
     x: Any = None
     y: Any = None
-    end: Callable[..., Any] = _static(default=spectrum.top)
-    matrix: Callable[..., Any] = _static(default=operators.loss_hessian)
-    only: Any = _static(default=None)
-    tolerance: float = _static(default=1e-3)
-    max_matvecs: int = _static(default=600)
+    end: Callable[..., Any] = field(default=spectrum.top, metadata=_STATIC)
+    matrix: Callable[..., Any] = field(default=operators.loss_hessian, metadata=_STATIC)
+    only: Any = field(default=None, metadata=_STATIC)
+    tolerance: float = field(default=1e-3, metadata=_STATIC)
+    max_matvecs: int = field(default=600, metadata=_STATIC)
     dims: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "": ("eigen",),
         "residual": ("eigen",),
@@ -102,8 +99,8 @@ class Sharpness:
 
     x: Any = None
     y: Any = None
-    tolerance: float = _static(default=1e-3)
-    max_matvecs: int = _static(default=600)
+    tolerance: float = field(default=1e-3, metadata=_STATIC)
+    max_matvecs: int = field(default=600, metadata=_STATIC)
     dims: ClassVar[Mapping[str, tuple[str, ...]]] = {"": (), "residual": (), "converged": (), "matvecs": ()}
 
     def start(self, snapshot: Snapshot) -> Any:
@@ -134,13 +131,13 @@ class FunctionHessianNorm:
     """
 
     x: Any
-    only: Any = _static(default=None)
-    tolerance: float = _static(default=1e-3)
-    max_matvecs: int = _static(default=300)
-    batch_size: int = _static(default=1)
-    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        part: ("example", "output") for part in ("", "residual", "converged", "matvecs")
-    }
+    only: Any = field(default=None, metadata=_STATIC)
+    tolerance: float = field(default=1e-3, metadata=_STATIC)
+    max_matvecs: int = field(default=300, metadata=_STATIC)
+    batch_size: int = field(default=1, metadata=_STATIC)
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
+        ("", "residual", "converged", "matvecs"), ("example", "output")
+    )
 
     def start(self, snapshot: Snapshot) -> Any:
         """No vector yet: zeros [n, k, p]."""
@@ -185,15 +182,16 @@ class SubspaceLoss:
         Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815.
     """
 
-    num: int = _static()
+    num: int = field(metadata=_STATIC)
     x: Any = None
     y: Any = None
     dims: ClassVar[Mapping[str, tuple[str, ...]]] = {"top": (), "rest": ()}
 
     def __call__(self, snapshot: Snapshot) -> Any:
-        if not hasattr(snapshot.loss, "c"):
+        loss: Any = snapshot.loss
+        if not hasattr(loss, "c"):
             raise ValueError(
-                f"Only a quadratic loss splits into eigenspaces, and {snapshot.loss!r} is none; train with one of "
+                f"Only a quadratic loss splits into eigenspaces, and {loss!r} is none; train with one of "
                 "`jd.losses.half_sum`, `half_mean`, `mse`, `torch_mse`."
             )
         if (self.x is None) != (self.y is None):
@@ -201,4 +199,4 @@ class SubspaceLoss:
         x, y = (snapshot.task.x, snapshot.task.y) if self.x is None else (self.x, self.y)
         residual = snapshot.apply(snapshot.params, x) - y
         blocks = geometry.ntk_blocks(snapshot.apply, snapshot.params, x)
-        return geometry.subspace_loss(blocks, residual, self.num, loss=snapshot.loss)._asdict()
+        return geometry.subspace_loss(blocks, residual, self.num, loss=loss)._asdict()

@@ -54,9 +54,7 @@ class AGOPAlignment:
 
     def __call__(self, snapshot: Snapshot) -> Any:
         if (self.to is None) == (self.factor is None):
-            raise ValueError(
-                "AGOPAlignment compares with one AGOP: give either `to`, [d, d], or its `factor`, [r, d]."
-            )
+            raise ValueError("AGOPAlignment compares with one AGOP: give either `to`, [d, d], or its `factor`, [r, d].")
 
         def trained(inputs: Any) -> Any:
             return snapshot.apply(snapshot.params, inputs)

@@ -73,8 +73,7 @@ class NTKNorm:
     dims: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, snapshot: Snapshot) -> Any:
-        blocks = geometry.ntk_blocks(snapshot.apply, snapshot.params, self.x)
-        return jnp.linalg.eigvalsh(geometry.as_matrix(blocks))[-1]
+        return geometry.kernel_norm(geometry.ntk_blocks(snapshot.apply, snapshot.params, self.x))
 
 
 @jax.tree_util.register_dataclass

@@ -80,3 +80,20 @@ def test_kernels_that_do_not_fit_are_refused():
         geometry.project(jnp.ones((3, 4)), residual, 1)
     with pytest.raises(ValueError, match="16 entries"):
         subspace.project_onto(jnp.ones((3, 1)), residual)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("gap", [0.0, 1e-6, 1e-3, 0.5])
+@pytest.mark.parametrize("size", [3, 120])
+def test_kernel_norm_is_the_largest_eigenvalue_also_of_clusters(gap, size):
+    rng = np.random.default_rng(0)
+    vectors = np.linalg.qr(rng.standard_normal((size, size)))[0]
+    values = np.r_[2.0, 2.0 - gap * np.arange(1, size) / size]
+    kernel = jnp.asarray((vectors * values) @ vectors.T)
+    np.testing.assert_allclose(jax.jit(geometry.kernel_norm)(kernel), 2.0, rtol=4e-9)  # √ε/4
+
+
+def test_kernel_norm_of_nan_is_nan_and_of_blocks_that_of_their_matrix():
+    assert np.isnan(geometry.kernel_norm(jnp.full((40, 40), jnp.nan)))
+    blocks = jnp.einsum("ij,ab->ijab", jnp.eye(20), jnp.diag(jnp.array([1.0, 7.0])))
+    np.testing.assert_allclose(geometry.kernel_norm(blocks), 7.0, rtol=1e-6)

@@ -89,7 +89,7 @@ def test_function_hessian_norm_is_that_of_the_dense_hessian(training):
     x = jax.random.normal(jax.random.key(5), (2, 3))
     made = training(jd.record(jd.at([0, 6]), norm=jd.probes.FunctionHessianNorm(x, tolerance=1e-6)))
     values = jd.train(made).values
-    params, unravel = ravel_pytree(made.model.init(made.key))
+    unravel = ravel_pytree(made.model.init(made.key))[1]
     w = _final(made)[0]
     dense = jax.hessian(lambda w: made.model.apply(unravel(w), x))(w)  # [2, 2, p, p]
     np.testing.assert_allclose(values["norm"][1], np.abs(np.linalg.eigvalsh(dense)).max(axis=-1), rtol=1e-8)
@@ -111,9 +111,7 @@ def test_subspace_loss_splits_the_loss_along_the_eigenvectors_of_the_current_ker
 def test_a_sweep_names_the_parts_and_their_dimensions(training):
     def run(seed):
         made = training(jd.record(jd.every(3), sharp=jd.probes.Sharpness(), eig=jd.probes.HessianSpectrum(2)))
-        return jd.Training(
-            made.model, made.task, made.optimizer, steps=6, key=jax.random.key(seed), record=made.record
-        )
+        return jd.Training(made.model, made.task, made.optimizer, steps=6, key=jax.random.key(seed), record=made.record)
 
     found = jd.sweep(run, vmap={"seed": np.arange(2)})
     assert found.eig.dims == ("seed", "step", "eigen")
