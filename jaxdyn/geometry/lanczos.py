@@ -166,11 +166,11 @@ def _grow(products: Callable[[Any], Any], basis: _Basis, block: int) -> _Basis:
 
     def again() -> tuple[Any, Any, Any, Any, Any]:
         second = _overlaps(rows, fresh)
-        factor, triangle = jnp.linalg.qr((fresh - second.T @ rows).T)  # what is left = triangleᵀ factorᵀ
-        # Less is left only of directions that were rounding to begin with, and these come last: no other one loses by it.
-        is_new = jnp.abs(jnp.diagonal(triangle)) > 0.5
+        rest = fresh - second.T @ rows
+        triangle, is_new = _triangle(rest @ rest.T)
+        turned = jnp.where(is_new[:, None], jnp.linalg.inv(triangle + jnp.diag(1.0 - is_new)).T, 0.0) @ rest
         drift = 2 * _least(rows.dtype) + jnp.minimum(left, 1.0) * jnp.max(basis.drift)
-        return jnp.where(is_new[:, None], factor.T, 0.0), triangle @ below, second @ below, is_new, drift
+        return turned, triangle @ below, second @ below, is_new, drift
 
     def enough() -> tuple[Any, Any, Any, Any, Any]:
         return fresh, below, jnp.zeros_like(overlaps), jnp.ones(block, bool), left
@@ -210,6 +210,24 @@ def _directions(rows: Any) -> tuple[Any, Any, Any]:
     directions = turned @ rows
     lengths = jnp.linalg.norm(directions, axis=1)
     return directions / jnp.where(lengths > 0, lengths, 1.0)[:, None], lengths[:, None] * turned, lengths
+
+
+def _triangle(gram: Any) -> tuple[Any, Any]:
+    """R with G = Rᵀ R, row by row, and which rows are not rounding: those that keep more than half their length.
+
+    The rows of a block come longest first, so what is dropped is rounding, and no other row loses by it.
+    """
+
+    def eliminate(j: Any, carry: Any) -> Any:
+        left, triangle, is_new = carry
+        keeps = left[j, j] > 0.25
+        row = jnp.where(keeps, left[j] / jnp.sqrt(jnp.where(keeps, left[j, j], 1.0)), 0.0)
+        row = jnp.where(jnp.arange(len(row)) < j, 0.0, row)
+        return left - jnp.outer(row, row), triangle.at[j].set(row), is_new.at[j].set(keeps)
+
+    start = (gram, jnp.zeros_like(gram), jnp.zeros(len(gram), bool))
+    _, triangle, is_new = lax.fori_loop(0, len(gram), eliminate, start)
+    return triangle, is_new
 
 
 def _ritz(basis: _Basis, rank: Callable[[Any], Any], block: int) -> tuple[Any, Any, Any]:
