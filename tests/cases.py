@@ -38,6 +38,11 @@ def _padded() -> Any:
     return jd.models.mlp((3, width, width, 2), activation=jnp.cos)
 
 
+def _convolution() -> Any:
+    width = jd.models.Width(maximum=6, active=jnp.asarray(4))
+    return jd.models.conv((4, 3, 2), (width,), 1, activation=jnp.cos, pool=jd.models.global_average)
+
+
 def _top_part(task: Any) -> Any:
     probe = jd.probes.SubspaceLoss(2)
     return lambda snapshot: probe(snapshot)["top"]
@@ -59,6 +64,13 @@ MODELS = [
     ModelCase("mlp_nonlinear_output", lambda: jd.models.mlp((3, 8, 1), activation=jnp.tanh, output=jnp.tanh), (3,), 1),
     ModelCase("mlp_images", lambda: jd.models.mlp((12, 4, 1), activation=jnp.tanh), (2, 2, 3), 1),
     ModelCase("mlp_padded", _padded, (3,), 2),
+    ModelCase(
+        "conv_flat",
+        lambda: jd.models.conv((4, 4, 2), (5, 3), 2, activation=jnp.tanh, pool=jd.models.flatten, bias=0.1),
+        (32,),
+        2,
+    ),
+    ModelCase("conv_average", _convolution, (4, 3, 2), 1),
     ModelCase("linen", _linen, (3,), 2),
     ModelCase("nnx", _nnx, (3,), 2),
 ]

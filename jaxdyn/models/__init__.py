@@ -1,6 +1,7 @@
 """Finite networks as `Model(init, apply, kernel)`."""
 
 from jaxdyn.models.base import Kernels, Model
+from jaxdyn.models.conv import conv, convolve, flatten, global_average
 from jaxdyn.models.flax import from_linen, from_nnx
 from jaxdyn.models.mlp import mlp
 from jaxdyn.models.scaling import maximal_update, ntk, standard
@@ -11,9 +12,13 @@ __all__ = [
     "Kernels",
     "Model",
     "Width",
+    "conv",
+    "convolve",
     "exact",
+    "flatten",
     "from_linen",
     "from_nnx",
+    "global_average",
     "linear",
     "maximal_update",
     "mlp",

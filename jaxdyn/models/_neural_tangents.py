@@ -84,6 +84,51 @@ def _evaluate(layer: Any, num_hidden: int, bias: float, x1: Any, x2: Any) -> Ker
     return Kernels(found.nngp, found.ntk)
 
 
+def convolution_kernel(
+    *,
+    activation: Any,
+    shape: tuple[int, ...],
+    num_hidden: int,
+    filter_size: int,
+    is_averaged: bool,
+    bias: float,
+) -> Callable[..., Kernels]:
+    """The infinite-width kernels of a convolutional network in NTK scaling with a linear readout.
+
+    Args:
+        activation: elementwise σ with a closed form.
+        shape: (h, w, c) of one input; inputs may be flat.
+        num_hidden: number of convolutions.
+        filter_size: s.
+        is_averaged: global average pooling before the readout; else every position has weights of its own.
+        bias: β.
+
+    Raises:
+        ValueError: for an activation without a closed form.
+    """
+
+    def kernel(x1: Any, x2: Any = None) -> Kernels:
+        layer = _closed_form(activation)
+        if layer is None:
+            raise ValueError(
+                f"The kernel of a convolutional network is known for activations with a closed form (relu, erf, exact gelu, sin, "
+                f"cos, abs, …), but not for {activation!r}. Use `geometry.ntk(model.apply, params, x)` at large width."
+            )
+        layers = stax()
+        scale = {"W_std": 1.0, "b_std": bias or None, "parameterization": "ntk"}
+        convolution = functools.partial(layers.Conv, 1, (filter_size, filter_size), padding="SAME", **scale)
+        with _calm():
+            stack = [block for _ in range(num_hidden) for block in (convolution(), layer())]
+            pool = layers.GlobalAvgPool() if is_averaged else layers.Flatten()
+            _, _, kernel_fn = layers.serial(*stack, pool, layers.Dense(1, **scale))
+            a = jnp.asarray(x1).reshape(len(x1), *shape)
+            b = None if x2 is None else jnp.asarray(x2).reshape(len(x2), *shape)
+            found = kernel_fn(a, b, ("nngp", "ntk"))
+        return Kernels(found.nngp, found.ntk)
+
+    return kernel
+
+
 def _closed_form(activation: Any) -> Callable[[], Any] | None:
     """The neural-tangents layer of an activation whose expectations are known, or None."""
     layers, function, settings = stax(), activation, {}

@@ -99,22 +99,27 @@ def mlp(
         raise AssertionError("unreachable: there is at least one layer")
 
     def kernel(x1: Any, x2: Any = None) -> Kernels:
-        if scaling is not ntk:
-            raise ValueError(
-                f"Only NTK scaling has an infinite-width tangent kernel, but this network uses "
-                f"{getattr(scaling, '__name__', scaling)}: under standard scaling the kernel grows like the width, under "
-                "maximal-update scaling it moves. Use `scaling=models.ntk`."
-            )
-        if output is not identity:
-            raise ValueError(
-                "A nonlinear output has no deterministic infinite-width kernel (it stays random, and moves in training). "
-                "Drop `output=`, or use `geometry.ntk` at given parameters."
-            )
+        check_kernel(scaling, output)
         from jaxdyn.models._neural_tangents import dense_kernel
 
         return dense_kernel(activation=activation, num_hidden=num_layers - 1, bias=bias)(x1, x2)
 
     return Model(init, apply, kernel)
+
+
+def check_kernel(scaling: Scaling, output: Activation) -> None:
+    """Refuse what has no infinite-width tangent kernel."""
+    if scaling is not ntk:
+        raise ValueError(
+            f"Only NTK scaling has an infinite-width tangent kernel, but this network uses "
+            f"{getattr(scaling, '__name__', scaling)}: under standard scaling the kernel grows like the width, under "
+            "maximal-update scaling it moves. Use `scaling=models.ntk`."
+        )
+    if output is not identity:
+        raise ValueError(
+            "A nonlinear output has no deterministic infinite-width kernel (it stays random, and moves in training). "
+            "Drop `output=`, or use `geometry.ntk` at given parameters."
+        )
 
 
 _BIAS = 0x62696173  # the stream of a layer's biases, apart from those of its rows

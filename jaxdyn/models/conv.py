@@ -1,0 +1,212 @@
+r"""Convolutional networks: 3×3 filters (or others), stride 1, zero padding, channels as the width.
+
+    z^{l+1}_{ijβ} = 1/√(s² c_l) Σ_{uvα} W^l_{uvαβ} h^l_{i+u, j+v, α},    h^0 = x,  h^l = σ(z^l),    f = readout(pool(h^L))
+
+in NTK scaling, with W ~ N(0, 1); other scalings take fan_in = s² c_l. Weights are shared over positions, yet the transition
+to linearity holds as the channels grow.
+
+One convolution, lowered twice: XLA's own inside a compiled loop reaches 1 GFLOP/s on a CPU, shifted slices side by side times one matrix
+thirty times that, so a CPU gets the second, an accelerator the first.
+
+References:
+    Liu, Zhu, Belkin, arXiv 2010.01092, §5 (convolutions). Arora et al., arXiv 1904.11955 (kernels with global average pooling).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxdyn._typing import Params
+from jaxdyn.models.base import Kernels, Model
+from jaxdyn.models.mlp import Activation, check_kernel, identity
+from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
+from jaxdyn.models.width import AnyWidth, Width, draw, mask
+
+Pool = Callable[[Any], Any]
+"""What stands between the last convolution and the readout: `[n, h, w, c] -> [n, positions, c]`."""
+
+
+def flatten(h: Float[Array, "n h w c"]) -> Float[Array, "n hw c"]:
+    """Every position has readout weights of its own."""
+    return h.reshape(h.shape[0], -1, h.shape[-1])
+
+
+def global_average(h: Float[Array, "n h w c"]) -> Float[Array, "n 1 c"]:
+    """The mean over positions: the readout shares its weights among them."""
+    return jnp.mean(h, axis=(1, 2))[:, None, :]
+
+
+def conv(
+    shape: Sequence[int],
+    channels: Sequence[AnyWidth],
+    outputs: int,
+    *,
+    activation: Activation,
+    pool: Pool,
+    filter_size: int = 3,
+    scaling: Scaling = ntk,
+    bias: float = 0.0,
+    output: Activation = identity,
+) -> Model:
+    """A convolutional network with a linear readout.
+
+    Args:
+        shape: `(h, w, c)` of one input.
+        channels: `(c_1, …, c_L)`, integers or `Width`s (what a run receives along a `jd.widths` axis).
+        outputs: k.
+        activation: elementwise σ after every convolution.
+        pool: `models.flatten` or `models.global_average`.
+        filter_size: s, odd; outside the image are zeros.
+        scaling: `models.ntk`, `models.standard` or `models.maximal_update`.
+        bias: β, the standard deviation of the biases' contribution; 0 means no bias parameters.
+        output: elementwise function of the outputs; there is no infinite-width kernel unless it is the identity.
+
+    Returns:
+        A `Model`. Parameters are `{"conv_0": {"weight": [s, s, c, c_1], "bias": [c_1]}, …, "readout": {"weight": [positions · c_L, k]}}`.
+        Inputs are [n, h, w, c], or flat [n, h w c]. `kernel` is the limit of all channels going to infinity, for activations
+        that neural-tangents knows in closed form; with global average pooling it costs n² (h w)² numbers.
+
+    Raises:
+        ValueError: for a shape, channels or a filter that cannot be, or a negative bias.
+
+    Example:
+        >>> model = conv((8, 8, 1), (16, 16), 10, activation=jax.nn.relu, pool=global_average)
+        >>> params = model.init(jax.random.key(0))
+        >>> model.apply(params, jnp.ones((5, 64))).shape
+        (5, 10)
+    """
+    _check(shape, channels, outputs, filter_size, bias)
+    height, width, depth = shape
+    num_positions = jax.eval_shape(pool, jax.ShapeDtypeStruct((1, height, width, 1), jnp.float32)).shape[1]
+    sizes: tuple[AnyWidth, ...] = (depth, *channels)
+
+    def scale(layer: int) -> Scale:
+        position: Position = "input" if layer == 0 else "hidden"
+        return scaling(_times(sizes[layer], filter_size**2), sizes[layer + 1], position)
+
+    def readout_scale() -> Scale:
+        return scaling(_times(sizes[-1], num_positions), outputs, "output")
+
+    def init(key: Any) -> Params:
+        params = {}
+        for layer in range(len(channels)):
+            layer_key = jax.random.fold_in(key, layer)
+            fan_in, fan_out = sizes[layer], sizes[layer + 1]
+            weight = _draw(layer_key, filter_size**2, fan_in, fan_out)
+            weight = weight.reshape(filter_size, filter_size, *weight.shape[1:])
+            params[f"conv_{layer}"] = {"weight": weight * jnp.asarray(scale(layer).deviation, weight.dtype)}
+            if bias:
+                offset = draw(jax.random.fold_in(layer_key, _BIAS), 1, fan_out)[0]
+                spread = scaling(1, fan_out, "input" if layer == 0 else "hidden").deviation
+                params[f"conv_{layer}"]["bias"] = offset * jnp.asarray(spread, offset.dtype)
+        readout_key = jax.random.fold_in(key, len(channels))
+        weight = _draw(readout_key, num_positions, sizes[-1], outputs)
+        weight = weight.reshape(-1, outputs) * jnp.asarray(readout_scale().deviation, weight.dtype)
+        params["readout"] = {"weight": weight}
+        if bias:
+            offset = draw(jax.random.fold_in(readout_key, _BIAS), 1, outputs)[0]
+            params["readout"]["bias"] = offset * jnp.asarray(scaling(1, outputs, "output").deviation, offset.dtype)
+        return params
+
+    def apply(params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n k"]:
+        if math.prod(x.shape[1:]) != math.prod(shape):
+            raise ValueError(f"This network takes inputs of shape {tuple(shape)}, but x has shape {tuple(x.shape)}.")
+        h = x.reshape(x.shape[0], *shape)
+        for layer in range(len(channels)):
+            leaf, fan_out = params[f"conv_{layer}"], sizes[layer + 1]
+            z = convolve(h, leaf["weight"]) * jnp.asarray(scale(layer).multiplier, h.dtype)
+            if bias:
+                factor = bias * scaling(1, fan_out, "input" if layer == 0 else "hidden").multiplier
+                z = z + (leaf["bias"] * jnp.asarray(factor, h.dtype))[None, None, None, :]
+            h = activation(z)
+            live = mask(fan_out, h.dtype)
+            if live is not None:
+                h = h * live[None, None, None, :]
+        leaf = params["readout"]
+        pooled = pool(h)
+        z = (pooled.reshape(pooled.shape[0], -1) @ leaf["weight"]) * jnp.asarray(readout_scale().multiplier, h.dtype)
+        if bias:
+            z = z + (leaf["bias"] * jnp.asarray(bias * scaling(1, outputs, "output").multiplier, h.dtype))[None, :]
+        return output(z)
+
+    def kernel(x1: Any, x2: Any = None) -> Kernels:
+        check_kernel(scaling, output)
+        from jaxdyn.models._neural_tangents import convolution_kernel
+
+        if pool not in (flatten, global_average):
+            raise ValueError(f"Only `flatten` and `global_average` have a known kernel, but `pool` is {pool!r}.")
+        return convolution_kernel(
+            activation=activation,
+            shape=tuple(shape),
+            num_hidden=len(channels),
+            filter_size=filter_size,
+            is_averaged=pool is global_average,
+            bias=bias,
+        )(x1, x2)
+
+    return Model(init, apply, kernel)
+
+
+def convolve(x: Float[Array, "n h w c"], weight: Float[Array, "s s c m"]) -> Float[Array, "n h w m"]:
+    """The convolution (cross-correlation) with stride 1 and zeros outside, in the form that is fast on the platform it is compiled for.
+
+    Args:
+        x: inputs.
+        weight: filters, s odd.
+
+    Example:
+        >>> convolve(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].tolist()
+        [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
+    """
+    return jax.lax.platform_dependent(x, weight, cpu=_shifted, default=_whole)
+
+
+def _shifted(x: Any, weight: Any) -> Any:
+    """Shifted copies side by side, times one matrix."""
+    size, _, depth, fan_out = weight.shape
+    _, height, width, _ = x.shape
+    edge = size // 2
+    padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    patches = [padded[:, i : i + height, j : j + width, :] for i in range(size) for j in range(size)]
+    return jnp.concatenate(patches, axis=-1) @ weight.reshape(size * size * depth, fan_out)
+
+
+def _whole(x: Any, weight: Any) -> Any:
+    """XLA's convolution."""
+    return jax.lax.conv_general_dilated(x, weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+_BIAS = 0x62696173  # the stream of a layer's biases, apart from those of its rows
+
+
+def _draw(key: Any, positions: int, rows: AnyWidth, columns: AnyWidth) -> Any:
+    """Standard normal weights [positions, rows, columns], prefix-stable in rows and columns."""
+    return jax.vmap(lambda position: draw(jax.random.fold_in(key, position), rows, columns))(jnp.arange(positions))
+
+
+def _times(width: AnyWidth, factor: int) -> AnyWidth:
+    if isinstance(width, Width):
+        return Width(width.maximum * factor, width.active * factor)
+    return width * factor
+
+
+def _check(shape: Sequence[int], channels: Sequence[AnyWidth], outputs: int, filter_size: int, bias: float) -> None:
+    numbers = [*shape, outputs, filter_size, *(c for c in channels if not isinstance(c, Width))]
+    if any(isinstance(size, bool) or not hasattr(size, "__index__") or size < 1 for size in numbers):
+        raise ValueError(
+            f"`shape`, `channels`, `outputs` and `filter_size` are positive integers, but are {tuple(shape)}, {tuple(channels)}, "
+            f"{outputs} and {filter_size}."
+        )
+    if len(shape) != 3 or not channels:
+        raise ValueError(
+            f"`shape` is (height, width, channels) and `channels` names one layer or more, but they are {tuple(shape)} and "
+            f"{tuple(channels)}."
+        )
+    if filter_size % 2 == 0:
+        raise ValueError(f"`filter_size` must be odd, so that the image keeps its size, but is {filter_size}.")
+    if bias < 0:
+        raise ValueError(f"`bias` is a standard deviation, at least 0, but is {bias}.")
