@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxdyn.dynamics import Training, anchored
 from jaxdyn.ensemble.axes import Axes
+from jaxdyn.ensemble.checkpoint import Checkpoints, Progressed
 from jaxdyn.ensemble.plan import Cell, Plan, first_member, plan
 from jaxdyn.ensemble.programme import Programme, call_run
 from jaxdyn.ensemble.progress import Progress, Silent
@@ -35,6 +36,7 @@ def sweep(
     vmap: Mapping[str, Any] | None = None,
     store: Any = None,
     keep_params: bool = False,
+    checkpoint_every: float | int = 60.0,
     progress: Progress | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -46,6 +48,8 @@ def sweep(
         vmap: `{name: array}`: axes that are traced and batched. Hidden widths go as `jd.widths([...])`.
         store: path of a zarr store that is written as cells finish, and resumed from.
         keep_params: keep the final parameters beside the store; `jd.results.params` reads them.
+        checkpoint_every: seconds between two checkpoints inside a cell, at least; a killed sweep loses no more than that and the
+            time between two records. Only where `store` is a path. The resumed sweep equals the uninterrupted one bit for bit.
         progress: who is told how far it is, such as `jd.ensemble.watch()`; nobody when None.
         attrs: attributes added to the dataset.
 
@@ -70,17 +74,29 @@ def sweep(
     """
     if keep_params and not isinstance(store, (str, Path)):
         raise ValueError("`keep_params=True` keeps the parameters beside a store on disk; give `store=` a path.")
+    if not checkpoint_every >= 0:
+        raise ValueError(f"`checkpoint_every` is a number of seconds, at least 0, but is {checkpoint_every}.")
     chosen = plan(run, loop=loop, vmap=vmap)
-    return _Sweep(chosen, store, keep_params, progress or Silent(), dict(attrs or {})).execute()
+    checkpoints = Checkpoints(Path(store) if isinstance(store, (str, Path)) else None, checkpoint_every)
+    return _Sweep(chosen, store, keep_params, checkpoints, progress or Silent(), dict(attrs or {})).execute()
 
 
 class _Sweep:
     """One execution of a plan: where it writes, whom it tells, what it spent."""
 
-    def __init__(self, chosen: Plan, where: Any, keep_params: bool, progress: Progress, attrs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        chosen: Plan,
+        where: Any,
+        keep_params: bool,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        attrs: dict[str, Any],
+    ) -> None:
         self.plan = chosen
         self.where = where
         self.keep_params = keep_params
+        self.checkpoints = checkpoints
         self.progress = progress
         self.attrs = attrs
         self.seconds = {"compiling": 0.0, "running": 0.0}
@@ -129,33 +145,46 @@ class _Sweep:
         committed = self.store.committed(cell.key)
         if committed is not None:
             self.compare(cell, committed, fingerprint)
+            self.checkpoints.clear(cell.key)
             self.progress.advance(float(cell.num_members * cell.steps))
             return
         _ = programme.compiled
         compiled = time.monotonic()
-        values, state = self.run(programme)
+        values, state = self.run(cell, programme, fingerprint)
         self.seconds["compiling"] += compiled - began
         self.seconds["running"] += time.monotonic() - compiled
         shaped = {name: value.reshape((*cell.shape, *value.shape[1:])) for name, value in values.items()}
         self.guard(lambda: self.write(cell, shaped, state, fingerprint), (cell, shaped))
+        self.checkpoints.clear(cell.key)
 
-    def run(self, programme: Programme) -> tuple[dict[str, np.ndarray], Any]:
-        """Drive one cell through its pieces."""
+    def run(
+        self, cell: Cell, programme: Programme, fingerprint: Mapping[str, str]
+    ) -> tuple[dict[str, np.ndarray], Any]:
+        """Drive one cell through its pieces, from its last checkpoint where there is one."""
         state, carried = programme.start()
-        taken: dict[str, list[np.ndarray]] = {}
-        reached = 0
-        for times in programme.pieces:
+        first, taken, reached = 0, dict[str, list[np.ndarray]](), 0
+        saved = self.checkpoints.latest(cell.key, fingerprint, state)
+        if saved is not None:
+            first, state = saved.piece, saved.state
+            taken = {name: [value] for name, value in saved.values.items()}
+            reached = self.reach(programme, 0, first)
+        for piece in range(first, len(programme.pieces)):
+            times = programme.pieces[piece]
             state, values = programme.go_on(carried, state, times)
             for position, yields in enumerate(programme.variables):
                 rows = times.rows(position)
                 for name in yields:
                     taken.setdefault(name, []).append(np.asarray(values[name])[:, rows])
-            step = int(times.stop[-1])
-            self.progress.advance(float((step - reached) * programme.num_members))
-            reached = step
-        joined = {name: np.concatenate(parts, axis=1) for name, parts in taken.items()}
-        joined[DIVERGED_AT] = np.asarray(state.diverged_at)
-        return joined, state
+            reached = self.reach(programme, reached, piece + 1)
+            if self.checkpoints.is_due() and piece + 1 < len(programme.pieces):
+                self.checkpoints.save(cell.key, fingerprint, Progressed(piece + 1, state, _joined(taken)))
+        return {**_joined(taken), DIVERGED_AT: np.asarray(state.diverged_at)}, state
+
+    def reach(self, programme: Programme, before: int, num_pieces: int) -> int:
+        """Tell how far the members are after so many pieces."""
+        step = int(programme.pieces[num_pieces - 1].stop[-1])
+        self.progress.advance(float((step - before) * programme.num_members))
+        return step
 
     def write(self, cell: Cell, values: Mapping[str, np.ndarray], state: Any, fingerprint: Mapping[str, str]) -> None:
         if self.keep_params:
@@ -203,6 +232,10 @@ class _Sweep:
                 held[where] = value.reshape(held[where].shape)
                 found[name] = (found[name].dims, held)
         return found
+
+
+def _joined(taken: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate(parts, axis=1) for name, parts in taken.items()}
 
 
 def _signature(cell: Cell) -> dict[str, Any]:

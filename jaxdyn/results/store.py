@@ -102,7 +102,7 @@ def create_or_open(
             _create(group, name, (name,), labels.shape, labels.dtype, None, labels.shape)[...] = labels
         for name, field in template.fields.items():
             _create(group, name, field.dims, field.shape, field.dtype, field.fill, _chunks(field, template))
-        for folder in ("cells", "params"):
+        for folder in ("cells", "params", "checkpoints"):
             group.create_group(folder)
         group.attrs.update({**attrs, "fingerprint": dict(fingerprint)})
         zarr.consolidate_metadata(group.store, zarr_format=3)
