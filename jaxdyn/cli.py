@@ -1,4 +1,4 @@
-"""The `jaxdyn` command: list experiments, run one, show what a store holds. It prints and writes; it does no maths.
+"""The `jaxdyn` command: list experiments, run one, show what a store holds, examine the set-up. It prints and writes; it does no maths.
 
 `run` computes (or resumes) the sweep of an experiment into a zarr store, draws its figure, prints the verdicts on its
 claims, and ends with status 0 whatever they say: a verdict is a result. Status 2 means that something a person can mend is
@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print what a store holds, and its verdicts")
     show.add_argument("store", type=Path, help="path of a zarr store")
     show.set_defaults(action=_show, command="show")
+
+    doctor = commands.add_parser("doctor", help="print what this set-up is, and what is slow about it")
+    doctor.set_defaults(action=_doctor, command="doctor")
     return parser
 
 
@@ -137,12 +140,25 @@ def _show(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _doctor(_: argparse.Namespace, __: list[str]) -> int:
+    from jaxdyn.doctor import advise, examine
+
+    found = examine(_cache())
+    print(found)
+    advice = advise(found)
+    print("\n" + ("\n".join(f"- {line}" for line in advice) if advice else "Nothing to complain about."))
+    return 0
+
+
+def _cache() -> str:
+    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "jaxdyn" / "xla")
+
+
 def _set_up(float64: bool) -> None:
     """Compile cache on, and double precision where asked: the command owns its process, the library owns nothing."""
     import jax
 
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "jaxdyn" / "xla")
-    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_compilation_cache_dir", _cache())
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if float64:
         jax.config.update("jax_enable_x64", True)

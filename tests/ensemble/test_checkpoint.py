@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,18 +149,16 @@ def test_thirty_random_kills_change_no_bit(tmp_path):
     rng = random.Random(0)
     kills = 0
     while kills < 30:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(path), here], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0.0, 6.0))
-        if process.poll() is not None:  # it got through: start over
-            subprocess.run(["rm", "-rf", str(path)], check=True)
-            continue
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
+        command = [sys.executable, "-c", SCRIPT, str(path), here]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(rng.uniform(0.0, 6.0))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            else:  # it got through: start over
+                shutil.rmtree(path)
     subprocess.run([sys.executable, "-c", SCRIPT, str(path), here], env=environment, check=True)
     whole = jd.sweep(_run, loop={"rate": [0.01, 0.02, 0.03]}, **AXES)
     xr.testing.assert_equal(jd.results.open(path).load(), whole)
