@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("name", choices=list(EXPERIMENTS), metavar="NAME", help=", ".join(EXPERIMENTS))
     run.add_argument("--preset", choices=PRESETS, default="laptop", help="size of the experiment (default: laptop)")
     run.add_argument("--store", type=Path, help="where the dataset goes (default: runs/NAME-PRESET.zarr)")
+    run.add_argument("--log", action="store_true", help="progress as plain lines, as where there is no terminal")
     run.add_argument("--float64", action="store_true", help="compute in double precision")
     run.add_argument("--help-config", action="store_true", help="list the flags of the experiment's configuration")
     run.set_defaults(action=_run, command="run")
@@ -113,7 +114,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     began = time.monotonic()
     store.parent.mkdir(parents=True, exist_ok=True)
     try:
-        dataset = experiment.run(config, store=store, progress=ensemble.watch())
+        dataset = experiment.run(config, store=store, progress=ensemble.Lines() if options.log else ensemble.watch())
     except StoreError as error:
         raise OSError(f"{error}{_rescue(error.dataset, store)}") from error
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))

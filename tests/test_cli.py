@@ -114,3 +114,18 @@ def test_importing_jaxdyn_changes_no_global_and_prints_nothing():
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
     assert done.stderr == ""
+
+
+def test_log_gives_plain_lines_even_on_a_terminal(monkeypatch, tmp_path):
+    told = []
+
+    def run(config, *, store, progress):
+        told.append(type(progress).__name__)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxdyn.experiments.width.run", run)
+    monkeypatch.setattr(cli, "_set_up", lambda float64: None)  # this process is not the command's
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    for flags in ([], ["--log"]):
+        assert cli.main(["run", "width", "--preset", "ci", "--store", str(tmp_path / "a.zarr"), *flags]) == 130
+    assert told == ["Bar", "Lines"]

@@ -104,6 +104,11 @@ class _Sweep:
 
     def execute(self) -> Any:
         self.open()
+        with stores.exclusive(self.store.where):
+            return self.fill()
+
+    def fill(self) -> Any:
+        """Compute what is missing, cell by cell."""
         cells = self.plan.cells
         self.progress.start(len(cells), float(sum(cell.num_members * cell.steps for cell in cells)))
         try:

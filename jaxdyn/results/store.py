@@ -10,6 +10,9 @@ the programmes and of the arrays that went into them. A difference is refused, a
 
 import json
 import math
+import os
+import socket
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -131,6 +134,43 @@ def open(where: StoreLike) -> Any:
         dataset = xr.open_zarr(where, chunks=None, consolidated=False, zarr_format=3)
     dataset.attrs.pop("fingerprint", None)
     return dataset
+
+
+@contextmanager
+def exclusive(where: StoreLike) -> Iterator[None]:
+    """Hold a store on disk for one run; the system lets go of it when the process ends, however it ends.
+
+    Args:
+        where: a path; other stores cannot be held.
+
+    Raises:
+        ValueError: where another run holds it; the run is named.
+    """
+    held = None
+    if isinstance(where, (str, Path)) and sys.platform != "win32":
+        import fcntl
+
+        try:
+            held = (Path(where) / "checkpoints" / "lock").open("a+")
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.truncate(0)
+            held.write(f"process {os.getpid()} on {socket.gethostname()}")
+            held.flush()
+        except BlockingIOError as error:
+            assert held is not None
+            with held:
+                held.seek(0)
+                raise ValueError(
+                    f"The store {str(where)!r} is being written by another run ({held.read()}). Wait for it, or choose another "
+                    "path for `store=`."
+                ) from error
+        except OSError:  # read-only, or a file system without locks: whoever writes will be told
+            pass
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.close()
 
 
 def _open(path: Path, fingerprint: Mapping[str, Any]) -> Store:

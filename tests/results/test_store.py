@@ -3,6 +3,7 @@
 import errno
 import importlib
 import json
+import os
 import shutil
 
 import jax
@@ -209,3 +210,14 @@ def test_one_trajectory_is_a_dataset_too():
 
 def _forbidden(*arguments):
     raise AssertionError("nothing should be computed")
+
+
+def test_two_runs_on_one_store_at_once_are_refused_and_the_other_named(tmp_path):
+    path = tmp_path / "a.zarr"
+    whole = jd.sweep(_run, store=path, **AXES).load()
+    with (
+        jd.results.store.exclusive(path),
+        pytest.raises(ValueError, match=rf"written by another run \(process {os.getpid()} on "),
+    ):
+        jd.sweep(_run, store=path, **AXES)
+    xr.testing.assert_equal(jd.sweep(_run, store=path, **AXES).load(), whole)
