@@ -6,6 +6,7 @@ line (JSON), so that the rivals of two processes can be timed in turn.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,7 @@ def _python(name: str) -> Path:
         if name in WITHOUT_DEPENDENCIES:
             _run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *WITHOUT_DEPENDENCIES[name])
     except subprocess.CalledProcessError as error:
-        subprocess.run(["rm", "-rf", str(place)], check=True)
+        shutil.rmtree(place, ignore_errors=True)
         raise Unavailable(f"could not install {' '.join(ENVIRONMENTS[name])}: {error.stderr[-300:]}") from error
     return python
 

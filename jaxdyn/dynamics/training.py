@@ -10,7 +10,7 @@ A run that leaves the finite numbers is frozen there: its parameters stay as the
 of the batch was first not finite or above `diverge_above`. Nothing raises inside compiled code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -222,10 +222,11 @@ class _Run:
         def leg(carry: Any, entry: Any) -> Any:
             state, buffers = carry
             stop, slots = entry
-            values, memory = {}, dict(state.memory)
+            values: dict[str, Any] = {}
+            memory = dict(state.memory)
             for i in steady:
                 taken, fresh = self.take(records[i], state)
-                values.update(taken)
+                _add(values, taken)
                 memory.update(fresh)
             for i in resting:
                 buffers[i], fresh = self._take_at(records[i], state, buffers[i], slots[i])
@@ -240,7 +241,7 @@ class _Run:
         entries = (jnp.asarray(times.stop), tuple(jnp.asarray(slot) for slot in times.slots))
         (state, buffers), values = jax.lax.scan(leg, (state, buffers), entries)
         for i in resting:
-            values.update(buffers[i])
+            _add(values, buffers[i])
         if not times.is_unit:
             state = jax.lax.cond(state.step == self.training.steps, self._check_end, lambda s: s, state)
         return state, values
@@ -291,11 +292,7 @@ class _Run:
             else:
                 value = probe(snapshot)
             parts = value if isinstance(value, dict) else {"": value}
-            for part, one in parts.items():
-                variable = f"{name}_{part}" if part else name
-                if variable in values:
-                    raise ValueError(f"Two probes yield the variable `{variable}`; rename one of them.")
-                values[variable] = jnp.asarray(one)
+            _add(values, {f"{name}_{part}" if part else name: jnp.asarray(one) for part, one in parts.items()})
         return values, memory
 
     def _take_at(self, record: Record, state: State, buffer: Any, slot: Any) -> tuple[Any, dict[str, Any]]:
@@ -317,6 +314,14 @@ class _Run:
 
 
 _BATCHES = 0x62617463  # the stream of minibatches, apart from that of the initialisation
+
+
+def _add(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Put more variables beside those there are."""
+    for name, value in more.items():
+        if name in values:
+            raise ValueError(f"Two probes yield the variable `{name}`; rename one of them.")
+        values[name] = value
 
 
 def _table_at(training: Training, times: Sequence[int]) -> Timetable:

@@ -2,10 +2,11 @@
 
 A cell runs in pieces. Between two of them, when enough time has passed, the members' states and what they have recorded are
 saved with orbax in `<store>/checkpoints/<cell>/<piece>`; orbax writes beside and renames, so a checkpoint is there whole or not at all.
-It carries the hashes of the programme that made it: one that belongs to another programme is not used. When the cell is
-written to the store, its checkpoints go.
+It carries the hashes of the programme that made it and of its content: one that belongs to another programme is not used, a damaged
+one is removed. When the cell is written to the store, its checkpoints go.
 """
 
+import hashlib
 import shutil
 import time
 import warnings
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxdyn.ensemble.programme import is_key
 
 
 class Progressed(NamedTuple):
@@ -56,13 +59,15 @@ class Checkpoints:
 
         leaves = jax.device_get([_plain(leaf) for leaf in jax.tree.leaves(progressed.state)])
         state = {str(number): np.asarray(leaf) for number, leaf in enumerate(leaves)}
+        progress = {"state": state, "values": dict(progressed.values)}
+        made_by = {**fingerprint, "content": _digest(progress)}
         try:
             with self._manager(key) as manager:
                 manager.save(
                     progressed.piece,
                     args=ocp.args.Composite(
-                        progress=ocp.args.StandardSave({"state": state, "values": dict(progressed.values)}),
-                        fingerprint=ocp.args.JsonSave(dict(fingerprint)),
+                        progress=ocp.args.StandardSave(progress),
+                        fingerprint=ocp.args.JsonSave(made_by),
                     ),
                 )
         except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
@@ -75,7 +80,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def latest(self, key: str, fingerprint: Mapping[str, str], template: Any) -> Progressed | None:
-        """The last checkpoint of a cell, or None where there is none of the same programme.
+        """The last checkpoint of a cell, or None where there is none of the same programme. A damaged one is removed, with a warning.
 
         Args:
             key: the cell.
@@ -86,21 +91,34 @@ class Checkpoints:
             return None
         import orbax.checkpoint as ocp
 
-        with self._manager(key) as manager:
-            piece = manager.latest_step()
-            if piece is None:
+        try:
+            with self._manager(key) as manager:
+                piece = manager.latest_step()
+                if piece is None:
+                    return None
+                found = manager.restore(
+                    piece,
+                    args=ocp.args.Composite(progress=ocp.args.StandardRestore(), fingerprint=ocp.args.JsonRestore()),
+                )
+            content = found["fingerprint"].pop("content")
+            if found["fingerprint"] != dict(fingerprint):
                 return None
-            found = manager.restore(
-                piece,
-                args=ocp.args.Composite(progress=ocp.args.StandardRestore(), fingerprint=ocp.args.JsonRestore()),
+            if content != _digest(found["progress"]):
+                raise ValueError("its content is not what was saved")
+            leaves, structure = jax.tree.flatten(template)
+            saved = found["progress"]["state"]
+            state = [_like(leaf, saved[str(number)]) for number, leaf in enumerate(leaves)]
+            values = {name: np.asarray(value) for name, value in found["progress"]["values"].items()}
+        except Exception as error:  # orbax and tensorstore raise of many kinds where a file is damaged
+            self.clear(key)
+            warnings.warn(
+                f"The checkpoint {str(self._folder / key)!r} is damaged ({str(error).splitlines()[0][:200]}); it was removed, and its "
+                "cell starts anew.",
+                RuntimeWarning,
+                stacklevel=2,
             )
-        if found["fingerprint"] != dict(fingerprint):
             return None
-        leaves, structure = jax.tree.flatten(template)
-        saved = found["progress"]["state"]
-        state = jax.tree.unflatten(structure, [_like(leaf, saved[str(number)]) for number, leaf in enumerate(leaves)])
-        values = {name: np.asarray(value) for name, value in found["progress"]["values"].items()}
-        return Progressed(int(piece), state, values)
+        return Progressed(int(piece), jax.tree.unflatten(structure, state), values)
 
     def clear(self, key: str) -> None:
         """Remove the checkpoints of a cell that is in the store."""
@@ -119,15 +137,20 @@ class Checkpoints:
                 yield manager
 
 
+def _digest(progress: Any) -> str:
+    """A hash of every array."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(progress):
+        array = np.asarray(leaf)
+        found.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
 def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def _like(leaf: Any, saved: Any) -> Any:
-    if _is_key(leaf):
+    if is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(leaf))
     return jnp.asarray(saved, leaf.dtype)
-
-
-def _is_key(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))

@@ -77,7 +77,7 @@ class Programme:
             code.update(lowered.as_text().encode())
         data = hashlib.sha256()
         for constant in self.constants:
-            array = np.asarray(jax.random.key_data(constant) if _is_key(constant) else constant)
+            array = np.asarray(jax.random.key_data(constant) if is_key(constant) else constant)
             data.update(f"{array.dtype}{array.shape}".encode())
             data.update(np.ascontiguousarray(array).tobytes())
         return {"programme": code.hexdigest(), "arrays": data.hexdigest()}
@@ -266,5 +266,6 @@ def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), tree)
 
 
-def _is_key(value: Any) -> bool:
+def is_key(value: Any) -> bool:
+    """Whether an array holds random keys, which numpy does not know."""
     return bool(jnp.issubdtype(value.dtype, jax.dtypes.prng_key))

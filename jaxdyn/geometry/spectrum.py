@@ -4,8 +4,8 @@ r"""A few eigenvalues of a symmetric matrix known by its product with a vector, 
 bottom), `dominant` the largest in absolute value. An eigenvalue never comes alone: with it come its vector, its residual
 ‖A v − λ v‖, whether that residual meets the tolerance, and how many products were spent.
 
-Method: block Lanczos with full reorthogonalisation and thick restarts. The block holds one vector for each eigenvalue
-asked for and one *guard* more, so an eigenvalue of multiplicity up to the block's width is found with all its copies, and
+Method: block Lanczos with full reorthogonalisation and thick restarts. The block holds, unless told otherwise, one vector for
+each eigenvalue asked for and one *guard* more, so an eigenvalue of multiplicity up to the block's width is found with all its copies, and
 no ghost (a copy that rounding makes) can arise from an orthonormal basis. The search ends when every asked residual
 meets the tolerance *and* the guard's own interval [θ − ρ, θ + ρ] stays below the last value asked for. Then each
 vector is multiplied once more, and what is reported (Rayleigh quotients, residuals, flags) comes from that product alone.
@@ -89,7 +89,8 @@ def top(
         block: vectors multiplied together in a cold start; None means `num + guard`, which finds every copy of a multiple
             eigenvalue (k outputs often make k copies). A smaller block, 2 or 3, spends up to a third fewer products and
             misses copies beyond its width. A guess is always a block of its own.
-        basis: vectors kept in memory, [basis + block, dim]; at least four blocks. None means 24, or 8 blocks if more.
+        basis: vectors kept in memory, [basis + block, dim]; at least four blocks, and twice what is wanted. None means
+            24, or 8 blocks if more.
         dtype: of the vectors; that of the guess, of the operator, or JAX's default when None.
 
     Returns:
@@ -304,9 +305,8 @@ def _solve(
     if block is not None and block < 1:
         raise ValueError(f"`block` must be at least 1, but is {block}.")
     block = wanted if block is None or rows is not None else min(block, wanted)
-    num_blocks = (
-        max(8, -(-max(24, 2 * wanted) // block)) if basis is None else max(4, -(-max(basis, 2 * wanted) // block))
-    )
+    fewest, kept = (8, 24) if basis is None else (4, basis)
+    num_blocks = max(fewest, -(-kept // block), 2 * -(-wanted // block))
     with jax.default_matmul_precision("highest"):
         if dim <= (num_blocks + 2) * block:
             return _whole(matvec, rank, dim, num, guard, tolerance, dtype)

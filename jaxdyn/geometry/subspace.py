@@ -64,7 +64,7 @@ def kernel_norm(kernel: Float[Array, "..."]) -> Float[Array, ""]:
 
     A formed kernel is multiplied a few dozen times (Lanczos, residual at most √ε/4 of the value); where that does not
     converge, as in a dense cluster, it is decomposed. Inside compiled loops on a CPU that is far cheaper than to decompose
-    always, since LAPACK's threads and XLA's get in each other's way.
+    always, since LAPACK's threads and XLA's get in each other's way. Under `vmap` both are computed, and one is chosen.
 
     Args:
         kernel: as in `eigenspace`.

@@ -16,7 +16,7 @@ import sys
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,17 +69,21 @@ def dense_kernel(*, activation: Any, num_hidden: int, bias: float) -> Callable[.
         layer = _closed_form(activation)
         if layer is None and num_hidden > 0:
             return dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias)(a, b)
-        return _evaluate(layer, num_hidden, bias, a, b)
+        dense = functools.partial(stax().Dense, 1, **_scale(bias))
+        return _evaluate([*[dense, layer] * num_hidden, dense], a, b)
 
     return kernel
 
 
-def _evaluate(layer: Any, num_hidden: int, bias: float, x1: Any, x2: Any) -> Kernels:
-    layers = stax()
-    dense = functools.partial(layers.Dense, 1, W_std=1.0, b_std=bias or None, parameterization="ntk")
+def _scale(bias: float) -> dict[str, Any]:
+    """NTK scaling, as the layers of neural-tangents take it."""
+    return {"W_std": 1.0, "b_std": bias or None, "parameterization": "ntk"}
+
+
+def _evaluate(blocks: Sequence[Any], x1: Any, x2: Any) -> Kernels:
+    """The kernels of layers in series, each given by what makes it."""
     with _calm():
-        stack = [block for _ in range(num_hidden) for block in (dense(), layer())]
-        _, _, kernel_fn = layers.serial(*stack, dense())
+        _, _, kernel_fn = stax().serial(*(make() for make in blocks))
         found = kernel_fn(x1, x2, ("nngp", "ntk"))
     return Kernels(found.nngp, found.ntk)
 
@@ -115,16 +119,13 @@ def convolution_kernel(
                 f"cos, abs, …), but not for {activation!r}. Use `geometry.ntk(model.apply, params, x)` at large width."
             )
         layers = stax()
-        scale = {"W_std": 1.0, "b_std": bias or None, "parameterization": "ntk"}
+        scale = _scale(bias)
         convolution = functools.partial(layers.Conv, 1, (filter_size, filter_size), padding="SAME", **scale)
-        with _calm():
-            stack = [block for _ in range(num_hidden) for block in (convolution(), layer())]
-            pool = layers.GlobalAvgPool() if is_averaged else layers.Flatten()
-            _, _, kernel_fn = layers.serial(*stack, pool, layers.Dense(1, **scale))
-            a = jnp.asarray(x1).reshape(len(x1), *shape)
-            b = None if x2 is None else jnp.asarray(x2).reshape(len(x2), *shape)
-            found = kernel_fn(a, b, ("nngp", "ntk"))
-        return Kernels(found.nngp, found.ntk)
+        pool = layers.GlobalAvgPool if is_averaged else layers.Flatten
+        a = jnp.asarray(x1).reshape(len(x1), *shape)
+        b = None if x2 is None else jnp.asarray(x2).reshape(len(x2), *shape)
+        readout = functools.partial(layers.Dense, 1, **scale)
+        return _evaluate([*[convolution, layer] * num_hidden, pool, readout], a, b)
 
     return kernel
 

@@ -24,7 +24,7 @@ from jaxdyn._typing import Params
 from jaxdyn.models.base import Kernels, Model
 from jaxdyn.models.mlp import Activation, check_kernel, identity
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
-from jaxdyn.models.width import AnyWidth, Width, draw, mask
+from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, mask
 
 Pool = Callable[[Any], Any]
 """What stands between the last convolution and the readout: `[n, h, w, c] -> [n, positions, c]`."""
@@ -84,12 +84,17 @@ def conv(
     num_positions = jax.eval_shape(pool, jax.ShapeDtypeStruct((1, height, width, 1), jnp.float32)).shape[1]
     sizes: tuple[AnyWidth, ...] = (depth, *channels)
 
-    def scale(layer: int) -> Scale:
-        position: Position = "input" if layer == 0 else "hidden"
-        return scaling(_times(sizes[layer], filter_size**2), sizes[layer + 1], position)
+    def position(layer: int) -> Position:
+        return "input" if layer == 0 else "hidden"
 
-    def readout_scale() -> Scale:
-        return scaling(_times(sizes[-1], num_positions), outputs, "output")
+    def scale(layer: int) -> Scale:
+        return scaling(_times(sizes[layer], filter_size**2), sizes[layer + 1], position(layer))
+
+    def bias_scale(layer: int) -> Scale:
+        return scaling(1, sizes[layer + 1], position(layer))
+
+    readout_scale = scaling(_times(sizes[-1], num_positions), outputs, "output")
+    readout_bias_scale = scaling(1, outputs, "output")
 
     def init(key: Any) -> Params:
         params = {}
@@ -100,16 +105,15 @@ def conv(
             weight = weight.reshape(filter_size, filter_size, *weight.shape[1:])
             params[f"conv_{layer}"] = {"weight": weight * jnp.asarray(scale(layer).deviation, weight.dtype)}
             if bias:
-                offset = draw(jax.random.fold_in(layer_key, _BIAS), 1, fan_out)[0]
-                spread = scaling(1, fan_out, "input" if layer == 0 else "hidden").deviation
-                params[f"conv_{layer}"]["bias"] = offset * jnp.asarray(spread, offset.dtype)
+                offset = draw_bias(layer_key, fan_out)
+                params[f"conv_{layer}"]["bias"] = offset * jnp.asarray(bias_scale(layer).deviation, offset.dtype)
         readout_key = jax.random.fold_in(key, len(channels))
         weight = _draw(readout_key, num_positions, sizes[-1], outputs)
-        weight = weight.reshape(-1, outputs) * jnp.asarray(readout_scale().deviation, weight.dtype)
+        weight = weight.reshape(-1, outputs) * jnp.asarray(readout_scale.deviation, weight.dtype)
         params["readout"] = {"weight": weight}
         if bias:
-            offset = draw(jax.random.fold_in(readout_key, _BIAS), 1, outputs)[0]
-            params["readout"]["bias"] = offset * jnp.asarray(scaling(1, outputs, "output").deviation, offset.dtype)
+            offset = draw_bias(readout_key, outputs)
+            params["readout"]["bias"] = offset * jnp.asarray(readout_bias_scale.deviation, offset.dtype)
         return params
 
     def apply(params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n k"]:
@@ -120,17 +124,16 @@ def conv(
             leaf, fan_out = params[f"conv_{layer}"], sizes[layer + 1]
             z = convolve(h, leaf["weight"]) * jnp.asarray(scale(layer).multiplier, h.dtype)
             if bias:
-                factor = bias * scaling(1, fan_out, "input" if layer == 0 else "hidden").multiplier
-                z = z + (leaf["bias"] * jnp.asarray(factor, h.dtype))[None, None, None, :]
+                z = z + (leaf["bias"] * jnp.asarray(bias * bias_scale(layer).multiplier, h.dtype))[None, None, None, :]
             h = activation(z)
             live = mask(fan_out, h.dtype)
             if live is not None:
                 h = h * live[None, None, None, :]
         leaf = params["readout"]
         pooled = pool(h)
-        z = (pooled.reshape(pooled.shape[0], -1) @ leaf["weight"]) * jnp.asarray(readout_scale().multiplier, h.dtype)
+        z = (pooled.reshape(pooled.shape[0], -1) @ leaf["weight"]) * jnp.asarray(readout_scale.multiplier, h.dtype)
         if bias:
-            z = z + (leaf["bias"] * jnp.asarray(bias * scaling(1, outputs, "output").multiplier, h.dtype))[None, :]
+            z = z + (leaf["bias"] * jnp.asarray(bias * readout_bias_scale.multiplier, h.dtype))[None, :]
         return output(z)
 
     def kernel(x1: Any, x2: Any = None) -> Kernels:
@@ -178,9 +181,6 @@ def _shifted(x: Any, weight: Any) -> Any:
 def _whole(x: Any, weight: Any) -> Any:
     """XLA's convolution."""
     return jax.lax.conv_general_dilated(x, weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-_BIAS = 0x62696173  # the stream of a layer's biases, apart from those of its rows
 
 
 def _draw(key: Any, positions: int, rows: AnyWidth, columns: AnyWidth) -> Any:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxdyn._typing import Params
 from jaxdyn.models.base import Kernels, Model
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
-from jaxdyn.models.width import AnyWidth, Width, draw, mask
+from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, mask
 
 Activation = Callable[[Any], Any]
 
@@ -74,7 +74,7 @@ def mlp(
             weight = draw(layer_key, fan_in, fan_out)
             params[f"dense_{layer}"] = {"weight": weight * jnp.asarray(scale(layer).deviation, weight.dtype)}
             if bias:
-                offset = draw(jax.random.fold_in(layer_key, _BIAS), 1, fan_out)[0]
+                offset = draw_bias(layer_key, fan_out)
                 params[f"dense_{layer}"]["bias"] = offset * jnp.asarray(bias_scale(layer).deviation, offset.dtype)
         return params
 
@@ -120,9 +120,6 @@ def check_kernel(scaling: Scaling, output: Activation) -> None:
             "A nonlinear output has no deterministic infinite-width kernel (it stays random, and moves in training). "
             "Drop `output=`, or use `geometry.ntk` at given parameters."
         )
-
-
-_BIAS = 0x62696173  # the stream of a layer's biases, apart from those of its rows
 
 
 def _position(layer: int, num_layers: int) -> Position:

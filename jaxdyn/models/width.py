@@ -149,6 +149,11 @@ def mask(width: AnyWidth, dtype: Any) -> Float[Array, " m"] | None:
     return (jnp.arange(width.maximum) < width.active).astype(dtype)
 
 
+def draw_bias(key: Any, units: AnyWidth) -> Float[Array, " units"]:
+    """Standard normal biases [units] of the layer whose weights are drawn from `key`, a stream of their own, zero in the padding."""
+    return draw(jax.random.fold_in(key, 0x62696173), 1, units)[0]
+
+
 def draw(key: Any, rows: AnyWidth, columns: AnyWidth) -> Float[Array, "rows columns"]:
     """Standard normal weights [rows, columns], prefix-stable in both directions, zero in the padding.
 

@@ -70,18 +70,10 @@ class HessianSpectrum:
             tolerance=self.tolerance,
             max_matvecs=self.max_matvecs,
         )
-        value = {
-            "": found.values,
-            "residual": found.residuals,
-            "converged": found.converged,
-            "matvecs": found.num_matvecs,
-        }
-        return value, jnp.concatenate([found.vectors, found.guards], axis=1)
+        return _parts(found.values, found), jnp.concatenate([found.vectors, found.guards], axis=1)
 
     def _hessian(self, snapshot: Snapshot) -> operators.Operator:
-        if (self.x is None) != (self.y is None):
-            raise ValueError("Give `x` and `y` together, or neither: the loss needs both.")
-        x, y = (snapshot.task.x, snapshot.task.y) if self.x is None else (self.x, self.y)
+        x, y = _examples(self.x, self.y, snapshot)
         return self.matrix(snapshot.apply, snapshot.params, x, y, loss=snapshot.loss, only=self.only)
 
 
@@ -157,13 +149,7 @@ class FunctionHessianNorm:
             max_matvecs=self.max_matvecs,
             batch_size=self.batch_size,
         )
-        value = {
-            "": found.norms,
-            "residual": found.residuals,
-            "converged": found.converged,
-            "matvecs": found.num_matvecs,
-        }
-        return value, found.vectors
+        return _parts(found.norms, found), found.vectors
 
 
 @jax.tree_util.register_dataclass
@@ -194,9 +180,19 @@ class SubspaceLoss:
                 f"Only a quadratic loss splits into eigenspaces, and {loss!r} is none; train with one of "
                 "`jd.losses.half_sum`, `half_mean`, `mse`, `torch_mse`."
             )
-        if (self.x is None) != (self.y is None):
-            raise ValueError("Give `x` and `y` together, or neither: the residual needs both.")
-        x, y = (snapshot.task.x, snapshot.task.y) if self.x is None else (self.x, self.y)
+        x, y = _examples(self.x, self.y, snapshot)
         residual = snapshot.apply(snapshot.params, x) - y
         blocks = geometry.ntk_blocks(snapshot.apply, snapshot.params, x)
         return geometry.subspace_loss(blocks, residual, self.num, loss=loss)._asdict()
+
+
+def _parts(values: Any, found: Any) -> dict[str, Any]:
+    """Eigenvalues with what makes them trustworthy, under the names that records give them."""
+    return {"": values, "residual": found.residuals, "converged": found.converged, "matvecs": found.num_matvecs}
+
+
+def _examples(x: Any, y: Any, snapshot: Snapshot) -> tuple[Any, Any]:
+    """The inputs and targets given, or those of the training set."""
+    if (x is None) != (y is None):
+        raise ValueError("Give `x` and `y` together, or neither: the loss needs both.")
+    return (snapshot.task.x, snapshot.task.y) if x is None else (x, y)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
-from jaxdyn.ensemble.checkpoint import Checkpoints
+from jaxdyn.ensemble.checkpoint import Checkpoints, Progressed
 from jaxdyn.ensemble.programme import Programme
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=5, n=16)
@@ -113,6 +114,45 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_the_sweep_goes_on(
     with pytest.warns(RuntimeWarning, match="No space left.*goes on"):
         found = jd.sweep(_run, store=tmp_path / "a.zarr", checkpoint_every=0.0, **AXES)
     xr.testing.assert_equal(found.load(), whole)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
+def test_a_damaged_checkpoint_is_removed_with_a_warning_and_its_cell_starts_anew(tmp_path, whole, share):
+    path = tmp_path / "a.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        jd.sweep(_run, store=path, checkpoint_every=0.0, progress=CutOff(4), **AXES)
+    for file in [f for f in (path / "checkpoints" / "cell-0").rglob("*") if f.is_file()]:
+        file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.warns(RuntimeWarning, match="damaged.*starts anew"):
+        found = jd.sweep(_run, store=path, checkpoint_every=0.0, **AXES)
+    xr.testing.assert_equal(found.load(), whole)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # orbax leaves its loop open when a read fails
+def test_no_flipped_byte_of_a_checkpoint_passes_for_what_was_saved(tmp_path):
+    saved = Progressed(
+        3,
+        {"w": jax.random.normal(jax.random.key(0), (300_000,)), "key": jax.random.key(1)},
+        {"loss": np.linspace(0, 1, 40)[None]},
+    )
+    folder, told = tmp_path / "checkpoints" / "cell", {"programme": "abc"}
+    for share in np.linspace(0.0, 0.99, 12):
+        checkpoints = Checkpoints(tmp_path, 0.0)
+        checkpoints.save("cell", told, saved)
+        largest = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+        content = bytearray(largest.read_bytes())
+        content[int(share * len(content))] ^= 0x10
+        largest.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = checkpoints.latest("cell", told, saved.state)
+        if found is not None:
+            np.testing.assert_array_equal(found.state["w"], saved.state["w"])
+            np.testing.assert_array_equal(found.values["loss"], saved.values["loss"])
+            assert (jax.random.key_data(found.state["key"]) == jax.random.key_data(saved.state["key"])).all()
+        checkpoints.clear("cell")
 
 
 def test_a_clock_that_runs_backwards_does_no_harm(tmp_path, monkeypatch, whole):

@@ -134,6 +134,9 @@ def test_inputs_without_targets_are_refused(training):
 
 
 def test_two_probes_that_yield_one_variable_are_refused(training):
-    record = jd.record(jd.every(1), a=jd.probes.SubspaceLoss(1), a_top=jd.probes.Loss())
-    with pytest.raises(ValueError, match="`a_top`"):
-        jd.train(training(record))
+    part, loss = {"a": jd.probes.SubspaceLoss(1)}, {"a_top": jd.probes.Loss()}
+    one = jd.record(jd.every(1), **part, **loss)
+    two = (jd.record(jd.every(1), **part), jd.record(jd.every(2), dim="seldom", **loss))
+    for record in (one, two):
+        with pytest.raises(ValueError, match="`a_top`"):
+            jd.train(training(record))
