@@ -62,11 +62,11 @@ def row(width: int, members: int, steps: int, rounds: int) -> dict[str, Any]:
     compile_seconds = time.perf_counter() - began
 
     def sweep() -> np.ndarray:
-        state, carried = programme.start()
+        state, carried = programme.start(plan.cells[0].arguments)
         taken = []
         for times in programme.pieces:
             state, values = programme.go_on(carried, state, times)
-            taken.append(np.asarray(values["loss"])[:, times.rows(0)])
+            taken.append(np.asarray(values["loss"])[:members, times.rows(0)])
         return np.concatenate(taken, axis=1)
 
     def member(seed: Any, x: Any, y: Any) -> Any:

@@ -156,9 +156,12 @@ def _cache() -> str:
 
 
 def _set_up(float64: bool) -> None:
-    """Compile cache on, and double precision where asked: the command owns its process, the library owns nothing."""
+    """Compile cache on, a CPU device a core, and double precision where asked: the command owns its process, the library owns nothing."""
     import jax
 
+    from jaxdyn.ensemble import use_cores
+
+    use_cores()
     jax.config.update("jax_compilation_cache_dir", _cache())
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if float64:

@@ -10,7 +10,7 @@ the two.
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,11 +76,12 @@ class Axes:
         """What `run` receives for the loop axes at an index."""
         return {axis.name: axis.values[i] for axis, i in zip(self.loop, index, strict=True)}
 
-    def members(self, bucket: np.ndarray | None) -> tuple[dict[str, Any], tuple[int, ...]]:
-        """The vmapped arguments of a cell, each with one leading member axis, and the shape the members unflatten to."""
-        picks = [np.arange(len(axis)) for axis in self.vmap]
-        if bucket is not None and self.width is not None:
-            picks[self.width] = bucket
+    def members(self, picks: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """The vmapped arguments of a block of members, each with one leading member axis, and the shape they unflatten to.
+
+        Args:
+            picks: indices along each vmap axis.
+        """
         shape = tuple(len(pick) for pick in picks)
         grids = np.meshgrid(*picks, indexing="ij") if picks else []
         arguments = {}
@@ -91,6 +92,17 @@ class Axes:
                 values = Width(maximum=int(np.max(values.active)), active=values.active)
             arguments[axis.name] = values
         return arguments, shape
+
+    def blocks(self, bucket: np.ndarray | None, lengths: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
+        """Cut the members of a bucket of widths into blocks of at most `lengths` along each vmap axis, in order."""
+        whole = [np.arange(len(axis)) for axis in self.vmap]
+        if bucket is not None and self.width is not None:
+            whole[self.width] = bucket
+        cuts = [
+            [pick[start : start + length] for start in range(0, len(pick), length)]
+            for pick, length in zip(whole, lengths, strict=True)
+        ]
+        yield from itertools.product(*cuts)
 
 
 def parse(run: Callable[..., Any], loop: Mapping[str, Any] | None, vmap: Mapping[str, Any] | None) -> Axes:

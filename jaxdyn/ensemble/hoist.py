@@ -43,10 +43,31 @@ def call(closed: Any) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
     return function
 
 
+def lower(closed: Any) -> Any:
+    """A traced function lowered for the default device, its constants as arguments."""
+    consts = [jax.ShapeDtypeStruct(np.shape(const), const.dtype) for const in closed.consts]
+    arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
+    return jax.jit(call(closed)).lower(consts, arguments)
+
+
 def dependent(closed: Any) -> list[bool]:
     """For each result of a traced function, whether it may depend on the arguments (rather than on constants alone)."""
     tainted = set(closed.jaxpr.invars)
     return _spread(closed.jaxpr, tainted)
+
+
+def part(closed: Any, is_wanted: Sequence[bool]) -> Any:
+    """The same traced function with some of its results only, and without what they do not need."""
+    jaxpr = closed.jaxpr
+    outvars = [v for v, wanted in zip(jaxpr.outvars, is_wanted, strict=True) if wanted]
+    needed = {v for v in outvars if not isinstance(v, core.Literal)}
+    eqns = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in needed for v in eqn.outvars):
+            eqns.append(eqn)
+            needed.update(v for v in eqn.invars if not isinstance(v, core.Literal))
+    kept = jaxpr.replace(outvars=outvars, eqns=eqns[::-1], debug_info=jaxpr.debug_info.with_unknown_names())
+    return core.ClosedJaxpr(kept, closed.consts)
 
 
 def is_traced(value: Any) -> bool:

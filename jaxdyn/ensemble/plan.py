@@ -1,12 +1,14 @@
-"""What a sweep will run, cell by cell, before anything is compiled.
+"""What a sweep will run, cell by cell, before anything is computed.
 
-A plan traces nothing but shapes: it counts parameters to choose which widths run padded together, and lists the cells.
-The times it weighs with are rough constants of a kind of device, not measurements, so that the same sweep is cut the
-same way everywhere of that kind.
+A sweep is cut into *cells*: one value of every loop axis, one bucket of widths that run padded together, and one block of
+the other members. Blocks are there so that what runs at once fits into memory; the blocks of a bucket share one programme.
+How a sweep was cut is kept in its store, because members that run together share their rounding: whoever resumes it, on
+other devices, cuts it the same way.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -14,54 +16,85 @@ import numpy as np
 
 from jaxdyn import dynamics
 from jaxdyn.dynamics import Training, Variable
+from jaxdyn.ensemble import cost
 from jaxdyn.ensemble.axes import Axes, buckets, loop_indices, parse
+from jaxdyn.ensemble.memory import available, fit, of_member, shrink, text
+from jaxdyn.ensemble.placement import Placement, place
 from jaxdyn.ensemble.programme import Programme, call_run, programme
 from jaxdyn.models.width import Width
 
-_RATE = {"cpu": 4e10}  # floating-point operations a second that training reaches
-_RATE_ELSEWHERE = 1e13
-_COMPILATION = 3.0  # seconds of one cell
-_PASSES = 3.0  # a training step against a forward pass
 _NUM_PIECES = 16
-_SEQUENTIAL_ABOVE = 20_000  # parameters from which vmap loses on a CPU: a quadratic model of width 512 takes 19 ms vmapped, 7 in sequence
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One value of every loop axis and one bucket of widths: members that run together.
+    """One value of every loop axis, one bucket of widths, one block of the other members: what runs together.
 
     Attributes:
         key: name of the cell in the store.
         name: name of the cell for people.
+        group: cells of one group share their programme.
         loop: index along each loop axis.
-        bucket: indices along the width axis, None where there is none.
+        picks: indices along each vmap axis.
         fixed: what `run` receives for the loop axes.
         arguments: what it receives for the vmap axes, each with one leading member axis.
         shape: what the members unflatten to.
-        chunk: how many members are vmapped at a time; the others follow in sequence.
+        placement: where they run, and how many together.
         steps: length of the runs.
         records: for each record its time dimension, its times and what it yields.
         loss: name of the loss, which carries its normalisation.
         precision: matmul precision.
+        step: what one step of one member costs.
     """
 
     key: str
     name: str
+    group: str
     loop: tuple[int, ...]
-    bucket: np.ndarray | None
+    picks: tuple[np.ndarray, ...]
     fixed: Mapping[str, Any]
     arguments: Mapping[str, Any]
     shape: tuple[int, ...]
-    chunk: int
+    placement: Placement
     steps: int
     records: tuple[tuple[str, np.ndarray, dict[str, Variable]], ...]
     loss: str
     precision: str
+    step: cost.Step
 
     @property
     def num_members(self) -> int:
-        """How many members run together."""
-        return int(np.prod(self.shape, dtype=int))
+        """How many members it has."""
+        return math.prod(self.shape)
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of all its training steps, probes apart."""
+        return self.step.flops * self.steps * self.num_members
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How a sweep is cut: what a store keeps of a plan.
+
+    Attributes:
+        block: greatest length of a block along each vmap axis.
+        buckets: for each loop index (as text), the buckets of widths as index lists; None where no width is an axis.
+        chunks: for each group, how many members are vmapped at a time.
+    """
+
+    block: tuple[int, ...]
+    buckets: Mapping[str, Any]
+    chunks: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"block": list(self.block), "buckets": dict(self.buckets), "chunks": dict(self.chunks)}
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> "Layout":
+        """From plain data."""
+        return Layout(tuple(found["block"]), found["buckets"], found["chunks"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,36 +104,65 @@ class Plan:
     Attributes:
         axes: the axes.
         cells: the cells, in the order they run.
+        layout: how the sweep is cut.
+        budget: bytes a device may hold.
     """
 
     axes: Axes
     run: Callable[..., Training]
     cells: tuple[Cell, ...]
+    layout: Layout
+    budget: int
+    _programmes: dict[str, Programme] = field(default_factory=dict, repr=False)
 
     def programme(self, cell: Cell) -> Programme:
-        """Trace the programmes of a cell. Nothing is compiled yet."""
-        return programme(self.run, cell.fixed, cell.arguments, num_pieces=_NUM_PIECES, chunk=cell.chunk)
+        """The programme of a cell, traced when it is first asked for. Nothing is compiled yet."""
+        if cell.group not in self._programmes:
+            self._programmes[cell.group] = programme(
+                self.run, cell.fixed, cell.arguments, num_pieces=_NUM_PIECES, placement=cell.placement
+            )
+        return self._programmes[cell.group]
+
+    def release(self, cell: Cell) -> None:
+        """Forget the programme of a cell."""
+        self._programmes.pop(cell.group, None)
+
+    def memory(self, cell: Cell) -> int:
+        """Bytes a device holds at most while a cell runs, as XLA plans it; the cell is compiled for it, not run."""
+        return self.programme(cell).memory()
 
     def index(self, cell: Cell) -> tuple[Any, ...]:
-        """The region of a cell in the dataset: one integer, slice or index array an axis."""
-        picks: list[Any] = [slice(None)] * len(self.axes.vmap)
-        if cell.bucket is not None and self.axes.width is not None:
-            picks[self.axes.width] = cell.bucket
-        return (*cell.loop, *picks)
-
-    @property
-    def whole(self) -> tuple[str, ...]:
-        """The axes that every cell covers completely."""
-        return tuple(axis.name for i, axis in enumerate(self.axes.vmap) if i != self.axes.width)
+        """The region of a cell in the dataset: one integer or index array an axis."""
+        return (*cell.loop, *cell.picks)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.cells)} cells, {sum(cell.num_members for cell in self.cells)} members"]
-        lines += [f"  {cell.name or 'all'}: {cell.num_members} members, {cell.chunk} at a time" for cell in self.cells]
+        members = sum(cell.num_members for cell in self.cells)
+        flops = sum(cell.flops for cell in self.cells)
+        groups: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            groups.setdefault(cell.group, []).append(cell)
+        lines = [
+            f"{len(self.cells)} cells, {members} members, {len(groups)} compilations, {flops:.2g} flops of training"
+        ]
+        for cells in groups.values():
+            one = cells[0]
+            blocks = (
+                f"{len(cells)} blocks of {one.num_members} members" if len(cells) > 1 else f"{one.num_members} members"
+            )
+            lines.append(
+                f"  {one.name or 'all'}: {blocks}, {one.placement.chunk} at a time on {len(one.placement.devices)} device(s), "
+                f"{one.steps} steps, {one.step.flops:.2g} flops a member step, state {text(one.step.state)} a member"
+            )
         return "\n".join(lines)
 
 
 def plan(
-    run: Callable[..., Training], *, loop: Mapping[str, Any] | None = None, vmap: Mapping[str, Any] | None = None
+    run: Callable[..., Training],
+    *,
+    loop: Mapping[str, Any] | None = None,
+    vmap: Mapping[str, Any] | None = None,
+    memory: float | int | None = None,
+    layout: Layout | None = None,
 ) -> Plan:
     """Cut a sweep into cells.
 
@@ -108,34 +170,147 @@ def plan(
         run: the user's function of the axes, returning a `Training`.
         loop: `{name: values}`, axes that compile anew.
         vmap: `{name: values}`, axes that are traced and batched.
+        memory: bytes that a device may hold; 70 % of what it has, or of what this machine has free, when None.
+        layout: how to cut; chosen by cost when None.
 
     Returns:
         The plan; `print` shows its cells.
 
     Raises:
         TypeError: where the axes do not fit the arguments of `run`.
-        ValueError: for an empty, ragged or repeated axis.
+        ValueError: for an empty, ragged or repeated axis, and where not even one member fits into memory.
     """
-    axes = parse(run, loop, vmap)
-    return Plan(axes, run, tuple(_cells(run, axes)))
+    return _Planner(run, parse(run, loop, vmap), _budget(memory), layout).plan()
 
 
-def _cells(run: Callable[..., Training], axes: Axes) -> Iterator[Cell]:
-    for index in loop_indices(axes):
+def _budget(given: float | int | None) -> int:
+    if given is None:
+        return available()
+    if not given > 0:
+        raise ValueError(f"`memory` is a positive number of bytes, but is {given}.")
+    return int(given)
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """One value of every loop axis and one bucket of widths."""
+
+    key: str
+    index: tuple[int, ...]
+    bucket: np.ndarray | None
+    fixed: Mapping[str, Any]
+    look: Mapping[str, Any]
+    step: cost.Step
+    shape: tuple[int, ...]
+
+
+class _Planner:
+    """Makes one plan."""
+
+    def __init__(
+        self,
+        run: Callable[..., Training],
+        axes: Axes,
+        budget: int,
+        layout: Layout | None,
+    ) -> None:
+        self.run = run
+        self.axes = axes
+        self.budget = budget
+        self.layout = layout
+
+    def plan(self) -> Plan:
+        groups = [group for index in loop_indices(self.axes) for group in self.groups(index)]
+        if self.layout is not None:
+            return self.cut(groups, self.layout)
+        keys: dict[str, list[Any]] = {_text(group.index): [] for group in groups}
+        for group in groups:
+            keys[_text(group.index)].append(None if group.bucket is None else [int(i) for i in group.bucket])
+        layout = Layout(self.block(groups), keys, {})
+        chunks = {group.key: cost.members_together(group.step, self.here(group, layout.block)) for group in groups}
+        return fit(lambda layout: self.cut(groups, layout), replace(layout, chunks=chunks), self.budget)
+
+    def groups(self, index: tuple[int, ...]) -> list[_Group]:
+        """The buckets of one value of every loop axis."""
+        axes = self.axes
         fixed = axes.loop_values(index)
-        seen = _look(run, axes, fixed)
-        cost = _cost(run, axes, fixed, seen["steps"])
-        for number, bucket in enumerate(buckets(axes, cost, _COMPILATION)):
-            arguments, shape = axes.members(bucket)
+        look = _look(self.run, axes, fixed)
+        known: dict[int | None, cost.Step] = {}
+
+        def step(maximum: int | None) -> cost.Step:
+            if maximum not in known:
+                known[maximum] = cost.step(
+                    lambda values: call_run(self.run, fixed, values), first_member(axes, maximum)
+                )
+            return known[maximum]
+
+        others = math.prod(len(axis) for i, axis in enumerate(axes.vmap) if i != axes.width)
+        if self.layout is not None:
+            cut = [None if bucket is None else np.asarray(bucket) for bucket in self.layout.buckets[_text(index)]]
+        else:
+            cut = buckets(axes, lambda m: step(m).seconds * look["steps"] * others, cost.COMPILATION)
+        found = []
+        for number, bucket in enumerate(cut):
             maximum = None if bucket is None else max(int(width) for width in axes.widths[bucket])
-            num_params, _ = _sizes(run, axes, fixed, maximum)
-            chunk = _chunk(num_params, int(np.prod(shape, dtype=int)))
-            labels = [f"{axis.name}={axis.labels[i]}" for axis, i in zip(axes.loop, index, strict=True)]
-            if bucket is not None and axes.width is not None:
-                width = axes.vmap[axes.width]
-                labels.append(f"{width.name}={'/'.join(str(width.labels[i]) for i in bucket)}")
+            shape = tuple(
+                len(bucket) if bucket is not None and i == axes.width else len(axis) for i, axis in enumerate(axes.vmap)
+            )
             key = "-".join(["cell", *map(str, index), *([str(number)] if bucket is not None else [])])
-            yield Cell(key, ", ".join(labels), index, bucket, fixed, arguments, shape, chunk, **seen)
+            found.append(_Group(key, index, bucket, fixed, look, step(maximum), shape))
+        return found
+
+    def block(self, groups: Sequence[_Group]) -> tuple[int, ...]:
+        """The largest blocks whose states fit."""
+        lengths = [len(axis) for axis in self.axes.vmap]
+        devices = jax.local_device_count()
+        largest = math.prod(lengths)
+        for group in groups:
+            largest = min(
+                largest, devices * max(1, int(self.budget / 2 / max(of_member(group.step, group.look["records"]), 1)))
+            )
+        return shrink(lengths, largest)
+
+    def here(self, group: _Group, block: Sequence[int]) -> int:
+        """Members of a block that lie on one device."""
+        members = math.prod(min(length, most) for length, most in zip(group.shape, block, strict=True))
+        return -(-members // jax.local_device_count())
+
+    def cut(self, groups: Sequence[_Group], layout: Layout) -> Plan:
+        """The cells of a layout."""
+        cells = []
+        for group in groups:
+            blocks = list(self.axes.blocks(group.bucket, layout.block))
+            most = max(math.prod(len(pick) for pick in picks) for picks in blocks)
+            placement = place(most, layout.chunks[group.key])
+            for number, picks in enumerate(blocks):
+                arguments, shape = self.axes.members(picks)
+                arguments = {name: _widened(value, self.axes, group.bucket) for name, value in arguments.items()}
+                key = group.key if len(blocks) == 1 else f"{group.key}.{number}"
+                name = self.name(group, number, len(blocks))
+                common = (group.fixed, arguments, shape, placement)
+                cells.append(Cell(key, name, group.key, group.index, picks, *common, step=group.step, **group.look))
+        return Plan(self.axes, self.run, tuple(cells), layout, self.budget)
+
+    def name(self, group: _Group, number: int, num_blocks: int) -> str:
+        axes = self.axes
+        labels = [f"{axis.name}={axis.labels[i]}" for axis, i in zip(axes.loop, group.index, strict=True)]
+        if group.bucket is not None and axes.width is not None:
+            width = axes.vmap[axes.width]
+            labels.append(f"{width.name}={'/'.join(str(width.labels[i]) for i in group.bucket)}")
+        if num_blocks > 1:
+            labels.append(f"block {number + 1} of {num_blocks}")
+        return ", ".join(labels)
+
+
+def _text(index: Sequence[int]) -> str:
+    return "-".join(map(str, index))
+
+
+def _widened(value: Any, axes: Axes, bucket: np.ndarray | None) -> Any:
+    """A width padded to the largest of its bucket, whatever the block holds."""
+    if not isinstance(value, Width) or bucket is None:
+        return value
+    return replace(value, maximum=int(np.max(axes.widths[bucket])))
 
 
 def _look(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,38 +331,9 @@ def _look(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any]) ->
     return found
 
 
-def _sizes(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any], maximum: int | None) -> tuple[int, int]:
-    """Parameters of one member, its width padded to `maximum`, and examples in a step."""
-
-    def shapes(values: Any) -> Any:
-        training = dynamics.anchored(call_run(run, fixed, values))
-        return training.params0, training.sampler(training.task, training.key, 0)[0]
-
-    params, x = jax.eval_shape(shapes, first_member(axes, maximum))
-    return sum(leaf.size for leaf in jax.tree.leaves(params)), int(x.shape[0])
-
-
-def _cost(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any], steps: int) -> Callable[[int], float]:
-    """Seconds that all members of one width take when padded to a maximum: 2 · passes · n · p flops a step."""
-    rate = _RATE.get(jax.default_backend(), _RATE_ELSEWHERE)
-    members = np.prod([len(axis) for i, axis in enumerate(axes.vmap) if i != axes.width])
-
-    def cost(maximum: int) -> float:
-        num_params, num_examples = _sizes(run, axes, fixed, maximum)
-        return float(2 * _PASSES * num_examples * num_params * steps * members / rate)
-
-    return cost
-
-
-def _chunk(num_params: int, num_members: int) -> int:
-    """How many members are vmapped at a time: all, or one after the other where a CPU is busy enough with one."""
-    is_cpu = jax.default_backend() == "cpu"
-    return 1 if is_cpu and num_params >= _SEQUENTIAL_ABOVE else num_members
-
-
 def first_member(axes: Axes, maximum: int | None) -> dict[str, Any]:
     """The vmapped arguments of the first member, its width padded to `maximum`."""
-    arguments, _ = axes.members(None if axes.width is None else np.asarray([0]))
+    arguments, _ = axes.members([np.asarray([0])] * len(axes.vmap))
     one = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf[0]), arguments)
     return {
         name: replace(value, maximum=maximum) if isinstance(value, Width) and maximum is not None else value

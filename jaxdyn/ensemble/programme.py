@@ -5,7 +5,7 @@
 
 `run` is called once, inside the trace of the prologue. There the advance of its training is traced too, which yields
 the arrays that `run` closes over (they become arguments) and the values it computed, such as a rate or an anchor
-(returned by the prologue as `carried`). The second programme never executes `run` again. Both are vmapped over the
+(returned by the prologue as `carried`). The second programme never executes `run` again. Both are mapped over the
 members; carried values that depend on no axis stay unbatched, and so do the step and the timetable.
 """
 
@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,15 @@ import numpy as np
 from jaxdyn import dynamics
 from jaxdyn.dynamics import State, Timetable, Training
 from jaxdyn.ensemble import hoist
+from jaxdyn.ensemble.placement import Placement
 from jaxdyn.models.width import Width
+
+
+class Carried(NamedTuple):
+    """What the prologue hands to the advance, two lists of arrays: `shared` by all members, and each member's `own`, [r, …]."""
+
+    shared: Any
+    own: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,29 +40,35 @@ class Programme:
     Attributes:
         training: the training `run` returned; its arrays are dead tracers, its static parts may be read.
         pieces: the timetable of the run, cut into pieces that share one compilation.
-        num_members: how many members run together.
+        placement: where the members run, and how many together.
         variables: what each record yields, `{variable: Variable}`.
         constants: the arrays that both programmes take as arguments.
-        axes: the flat vmapped arguments, [r, …] each.
+        axes: shapes of the flat vmapped arguments of all members, padding included.
     """
 
     training: Training
     pieces: list[Timetable]
-    num_members: int
+    placement: Placement
     variables: tuple[dict[str, Any], ...]
     constants: list[Any]
     axes: list[Any]
     _prologue: Callable[..., Any]
     _advance: Callable[..., Any]
+    _member: Callable[[], str]
 
     @cached_property
     def traced(self) -> tuple[Any, Any]:
         """Prologue and advance, traced but not lowered: `.lower(lowering_platforms=…)` needs no device."""
-        prologue = jax.jit(self._prologue).trace(self._constants, self._axes)
+        whole, split = self.placement.whole, self.placement.split
+        states, carries = State(whole, split, split, split, split), Carried(whole, split)
+        constants = _shapes(self.constants)
+        opening = jax.jit(self._prologue, in_shardings=(whole, split), out_shardings=(states, carries))
+        prologue = opening.trace(constants, self.axes)
         state, carried = prologue.out_info
-        advance = jax.jit(self._advance, donate_argnums=2).trace(
-            self._constants, carried, state, _shapes(self.pieces[0])
+        going = jax.jit(
+            self._advance, donate_argnums=2, in_shardings=(whole, carries, states, whole), out_shardings=(states, split)
         )
+        advance = going.trace(constants, _shapes(carried), _shapes(state), _shapes(self.pieces[0]))
         return prologue, advance
 
     @cached_property
@@ -71,32 +85,45 @@ class Programme:
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """Hashes of the code (StableHLO of both programmes) and of the arrays that went into it."""
-        code = hashlib.sha256()
-        for lowered in self.lowered:
-            code.update(lowered.as_text().encode())
+        """Hashes of the code of one member (both programmes) and of the arrays that went into it.
+
+        Neither the devices nor the members beside it enter, so that a sweep may be resumed elsewhere.
+        """
         data = hashlib.sha256()
         for constant in self.constants:
             array = np.asarray(jax.random.key_data(constant) if is_key(constant) else constant)
             data.update(f"{array.dtype}{array.shape}".encode())
             data.update(np.ascontiguousarray(array).tobytes())
+        code = hashlib.sha256(self._member().encode())
         return {"programme": code.hexdigest(), "arrays": data.hexdigest()}
 
-    def start(self) -> tuple[State, Any]:
-        """Run the prologue: the members' states before the first step, and what the advance needs."""
-        return self.compiled[0](self.constants, self.axes)
+    def memory(self) -> int:
+        """Bytes a device holds at most while the cell runs, as XLA plans it: arguments, results and temporary values."""
+        return max(_peak(compiled.memory_analysis()) for compiled in self.compiled)
 
-    def go_on(self, carried: Any, state: State, times: Timetable) -> tuple[State, dict[str, Any]]:
+    def start(self, arguments: Any) -> tuple[State, Carried]:
+        """Run the prologue: the members' states before the first step, and what the advance needs.
+
+        Args:
+            arguments: values of the vmap axes, each leaf with one leading axis of at most `placement.num_members` members.
+        """
+        axes = [jnp.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
+        state, carried = self.compiled[0](self._placed, self.placement.pad(axes))
+        return state, carried
+
+    def go_on(self, carried: Carried, state: State, times: Timetable) -> tuple[State, dict[str, Any]]:
         """Run one piece. The state handed in is consumed."""
-        return self.compiled[1](self.constants, carried, state, times)
+        state, values = self.compiled[1](self._placed, carried, state, times)
+        return state, values
 
-    @property
-    def _constants(self) -> Any:
-        return _shapes(self.constants)
+    def lay(self, state: State) -> State:
+        """A state padded and on the devices where the programme expects it."""
+        split = self.placement.pad(state._replace(step=None))
+        return split._replace(step=jax.device_put(state.step, self.placement.whole))
 
-    @property
-    def _axes(self) -> Any:
-        return _shapes(self.axes)
+    @cached_property
+    def _placed(self) -> list[Any]:
+        return [jax.device_put(constant, self.placement.whole) for constant in self.constants]
 
 
 def programme(
@@ -105,7 +132,7 @@ def programme(
     arguments: Mapping[str, Any],
     *,
     num_pieces: int,
-    chunk: int,
+    placement: Placement,
 ) -> Programme:
     """Trace one cell.
 
@@ -114,14 +141,13 @@ def programme(
         fixed: values of the loop axes.
         arguments: values of the vmap axes, each leaf with one leading member axis.
         num_pieces: into how many pieces a run is cut, at most.
-        chunk: how many members advance together; chunks follow one another.
+        placement: where the members run, and how many together.
 
     Raises:
         TypeError: where `run` returns something else than a `Training`, or decides in Python on a traced axis.
     """
     leaves, structure = jax.tree.flatten(dict(arguments))
-    axes = [jnp.asarray(leaf) for leaf in leaves]
-    num_members = axes[0].shape[0] if axes else 1
+    axes = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in map(jnp.asarray, leaves)]
     found: dict[str, Any] = {}
 
     def member(*leaves: Any) -> Any:
@@ -137,48 +163,57 @@ def programme(
         )
         return jax.tree.leaves(state), [const for const in closed.consts if hoist.is_traced(const)]
 
-    opening = hoist.hoist(jax.make_jaxpr(member)(*(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in axes)))
+    opening = hoist.hoist(jax.make_jaxpr(member)(*axes))
     closing, states, values = found["advance"], found["state"], found["values"]
     is_computed = [hoist.is_traced(const) for const in closing.consts]
     captured = [const for const, traced in zip(closing.consts, is_computed, strict=True) if not traced]
     constants, of_opening, of_closing = _share(list(opening.consts), captured)
-    begin, proceed = hoist.call(opening), hoist.call(closing)
-    num_state = states.num_leaves
-    carried_axes = [0 if depends else None for depends in hoist.dependent(opening)[num_state:]]
-    state_axes = jax.tree.unflatten(states, [None] + [0] * (num_state - 1))  # `step` comes first
+    num_state = states.num_leaves  # `step` comes first, and is the same for all
+    is_own = [i > 0 and (i < num_state or depends) for i, depends in enumerate(hoist.dependent(opening))]
+    is_own_carried = is_own[num_state:]
+    begin_own, begin_shared = (hoist.call(hoist.part(opening, wanted)) for wanted in (is_own, [not o for o in is_own]))
+    proceed = hoist.call(closing)
 
     def prologue(constants: Any, axes: Any) -> Any:
-        def one(_: Any, leaves: Any) -> Any:
-            results = begin([constants[i] for i in of_opening], leaves)
-            return jax.tree.unflatten(states, results[:num_state]), results[num_state:]
+        consts = [constants[i] for i in of_opening]
+        step, *shared = begin_shared(consts, [leaf[0] for leaf in axes])
 
-        return jax.vmap(one, out_axes=(state_axes, carried_axes))(jnp.arange(num_members), axes)
+        def one(consts: Any, own: Any) -> Any:
+            return begin_own(consts, own[1])
 
-    def advance(constants: Any, carried: Any, state: State, times: Timetable) -> Any:
-        def one(_: Any, carried: Any, state: State) -> Any:
-            computed, given = iter(carried), iter([constants[i] for i in of_closing])
-            consts = [next(computed) if traced else next(given) for traced in is_computed]
-            results = proceed(consts, [*jax.tree.leaves(state), *jax.tree.leaves(times)])
-            return jax.tree.unflatten(states, results[:num_state]), jax.tree.unflatten(values, results[num_state:])
+        own = placement.over_members(one)(consts, (jnp.arange(placement.padded), axes))
+        return jax.tree.unflatten(states, [step, *own[: num_state - 1]]), Carried(shared, own[num_state - 1 :])
 
-        if chunk >= num_members:
-            mapped = jax.vmap(one, in_axes=(0, carried_axes, state_axes), out_axes=(state_axes, 0))
-            return mapped(jnp.arange(num_members), carried, state)
+    def advance(constants: Any, carried: Carried, state: State, times: Timetable) -> Any:
+        step, *rest = jax.tree.leaves(state)
 
-        def member(batched: Any) -> Any:
-            own, rest = batched
-            mine = iter(own)
-            every = [next(mine) if axis == 0 else shared for axis, shared in zip(carried_axes, carried, strict=True)]
-            return one(None, every, rest._replace(step=state.step))
+        def one(shared: Any, own: Any) -> Any:
+            consts, carried_shared, step, times = shared
+            rest, carried_own = own
+            of_all, of_one, given = iter(carried_shared), iter(carried_own), iter(consts)
+            computed = iter([next(of_one) if is_one else next(of_all) for is_one in is_own_carried])
+            filled = [next(computed) if traced else next(given) for traced in is_computed]
+            return proceed(filled, [step, *rest, *jax.tree.leaves(times)])[1:]
 
-        own = [value for axis, value in zip(carried_axes, carried, strict=True) if axis == 0]
-        members = (own, state._replace(step=None))
-        reached, recorded = jax.lax.map(member, members, batch_size=None if chunk == 1 else chunk)
-        return reached._replace(step=reached.step[0]), recorded
+        shared = ([constants[i] for i in of_closing], carried.shared, step, times)
+        results = placement.over_members(one)(shared, (rest, carried.own))
+        reached = jnp.maximum(step, jnp.asarray(times.stop)[-1])
+        state = jax.tree.unflatten(states, [reached, *results[: num_state - 1]])
+        return state, jax.tree.unflatten(values, results[num_state - 1 :])
 
+    def code() -> str:
+        return "\n".join(hoist.lower(closed).as_text() for closed in (opening, closing))
+
+    sizes = [jax.ShapeDtypeStruct((placement.padded, *leaf.shape), leaf.dtype) for leaf in axes]
     return Programme(
-        found["training"], found["pieces"], num_members, found["variables"], constants, axes, prologue, advance
+        found["training"], found["pieces"], placement, found["variables"], constants, sizes, prologue, advance, code
     )
+
+
+def trim(state: State, num_members: int) -> State:
+    """A state without the padding of its members."""
+    own = jax.tree.map(lambda leaf: leaf[:num_members], state._replace(step=None))
+    return own._replace(step=state.step)
 
 
 def call_run(run: Callable[..., Training], fixed: Mapping[str, Any], values: Mapping[str, Any]) -> Training:
@@ -264,6 +299,12 @@ def _share(first: list[Any], second: list[Any]) -> tuple[list[Any], list[int], l
 
 def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), tree)
+
+
+def _peak(analysis: Any) -> int:
+    """Bytes on a device: what is handed in and out, less what is reused, and temporary values."""
+    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return int(held + analysis.temp_size_in_bytes)
 
 
 def is_key(value: Any) -> bool:

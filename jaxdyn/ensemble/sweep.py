@@ -9,6 +9,7 @@ at all. Running the same sweep on the same store again fills only what is missin
 """
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,8 +21,9 @@ import numpy as np
 from jaxdyn.dynamics import Training, anchored
 from jaxdyn.ensemble.axes import Axes
 from jaxdyn.ensemble.checkpoint import Checkpoints, Progressed
-from jaxdyn.ensemble.plan import Cell, Plan, first_member, plan
-from jaxdyn.ensemble.programme import Programme, call_run
+from jaxdyn.ensemble.memory import text
+from jaxdyn.ensemble.plan import Cell, Layout, Plan, first_member, plan
+from jaxdyn.ensemble.programme import Programme, call_run, trim
 from jaxdyn.ensemble.progress import Progress, Silent
 from jaxdyn.results import store as stores
 from jaxdyn.results.dataset import DIVERGED_AT, DONE, template
@@ -37,6 +39,7 @@ def sweep(
     store: Any = None,
     keep_params: bool = False,
     checkpoint_every: float | int = 60.0,
+    memory: float | int | None = None,
     progress: Progress | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -50,6 +53,8 @@ def sweep(
         keep_params: keep the final parameters beside the store; `jd.results.params` reads them.
         checkpoint_every: seconds between two checkpoints inside a cell, at least; a killed sweep loses no more than that and the
             time between two records. Only where `store` is a path. The resumed sweep equals the uninterrupted one bit for bit.
+        memory: bytes that a device may hold; 70 % of what it has, or of what this machine has free, when None. Members that do not
+            fit together run in blocks, one after the other.
         progress: who is told how far it is, such as `jd.ensemble.watch()`; nobody when None.
         attrs: attributes added to the dataset.
 
@@ -59,7 +64,7 @@ def sweep(
 
     Raises:
         TypeError: where axes and arguments of `run` do not match, or `run` decides in Python on a traced axis.
-        ValueError: for a bad axis, colliding names, or a store that belongs to another sweep.
+        ValueError: for a bad axis, colliding names, a store that belongs to another sweep, or a member that does not fit into memory.
         StoreError: where the store cannot be written; its `dataset` holds everything computed so far.
 
     Example:
@@ -76,7 +81,8 @@ def sweep(
         raise ValueError("`keep_params=True` keeps the parameters beside a store on disk; give `store=` a path.")
     if not checkpoint_every >= 0:
         raise ValueError(f"`checkpoint_every` is a number of seconds, at least 0, but is {checkpoint_every}.")
-    chosen = plan(run, loop=loop, vmap=vmap)
+    kept = stores.layout(store)
+    chosen = plan(run, loop=loop, vmap=vmap, memory=memory, layout=None if kept is None else Layout.from_json(kept))
     checkpoints = Checkpoints(Path(store) if isinstance(store, (str, Path)) else None, checkpoint_every)
     return _Sweep(chosen, store, keep_params, checkpoints, progress or Silent(), dict(attrs or {})).execute()
 
@@ -112,9 +118,11 @@ class _Sweep:
         cells = self.plan.cells
         self.progress.start(len(cells), float(sum(cell.num_members * cell.steps for cell in cells)))
         try:
-            for cell in cells:
+            for cell, following in itertools.zip_longest(cells, cells[1:]):
                 self.progress.cell(cell.name, cell.num_members)
                 self.cell(cell)
+                if following is None or following.group != cell.group:
+                    self.plan.release(cell)
         finally:
             self.progress.stop()
         spent = {f"seconds_{name}": value for name, value in self.seconds.items()}
@@ -128,7 +136,10 @@ class _Sweep:
         """Lay out the dataset, and make or reopen its store."""
         axes = self.plan.axes
         records = [record for cell in self.plan.cells for record in cell.records]
-        layout = template({axis.name: axis.labels for axis in axes.every}, records, whole=self.plan.whole)
+        blocks = {axis.name: length for axis, length in zip(axes.vmap, self.plan.layout.block, strict=True)}
+        if axes.width is not None:  # buckets of widths lie anywhere along their axis
+            blocks[axes.vmap[axes.width].name] = 1
+        layout = template({axis.name: axis.labels for axis in axes.every}, records, blocks=blocks)
         fingerprint = {
             "axis": {axis.name: _digest(axis.labels, axis.values) for axis in axes.every},
             "record": {cell.key: _signature(cell) for cell in self.plan.cells},
@@ -153,7 +164,12 @@ class _Sweep:
             self.checkpoints.clear(cell.key)
             self.progress.advance(float(cell.num_members * cell.steps))
             return
-        _ = programme.compiled
+        needed = programme.memory()  # compiles it
+        if needed > self.plan.budget:
+            raise MemoryError(
+                f"The cell {cell.name or cell.key} needs {text(needed)} on each device, and the budget is {text(self.plan.budget)}; "
+                "raise `memory=`, or give the probes a `batch_size`."
+            )
         compiled = time.monotonic()
         values, state = self.run(cell, programme, fingerprint)
         self.seconds["compiling"] += compiled - began
@@ -166,29 +182,31 @@ class _Sweep:
         self, cell: Cell, programme: Programme, fingerprint: Mapping[str, str]
     ) -> tuple[dict[str, np.ndarray], Any]:
         """Drive one cell through its pieces, from its last checkpoint where there is one."""
-        state, carried = programme.start()
+        state, carried = programme.start(cell.arguments)
+        count = cell.num_members
         first, taken, reached = 0, dict[str, list[np.ndarray]](), 0
         saved = self.checkpoints.latest(cell.key, fingerprint, state)
         if saved is not None:
-            first, state = saved.piece, saved.state
+            first, state = saved.piece, programme.lay(saved.state)
             taken = {name: [value] for name, value in saved.values.items()}
-            reached = self.reach(programme, 0, first)
+            reached = self.reach(programme, count, 0, first)
         for piece in range(first, len(programme.pieces)):
             times = programme.pieces[piece]
             state, values = programme.go_on(carried, state, times)
             for position, yields in enumerate(programme.variables):
                 rows = times.rows(position)
                 for name in yields:
-                    taken.setdefault(name, []).append(np.asarray(values[name])[:, rows])
-            reached = self.reach(programme, reached, piece + 1)
+                    taken.setdefault(name, []).append(np.asarray(values[name])[:count, rows])
+            reached = self.reach(programme, count, reached, piece + 1)
             if self.checkpoints.is_due() and piece + 1 < len(programme.pieces):
-                self.checkpoints.save(cell.key, fingerprint, Progressed(piece + 1, state, _joined(taken)))
+                self.checkpoints.save(cell.key, fingerprint, Progressed(piece + 1, trim(state, count), _joined(taken)))
+        state = trim(state, count)
         return {**_joined(taken), DIVERGED_AT: np.asarray(state.diverged_at)}, state
 
-    def reach(self, programme: Programme, before: int, num_pieces: int) -> int:
+    def reach(self, programme: Programme, num_members: int, before: int, num_pieces: int) -> int:
         """Tell how far the members are after so many pieces."""
         step = int(programme.pieces[num_pieces - 1].stop[-1])
-        self.progress.advance(float((step - before) * programme.num_members))
+        self.progress.advance(float((step - before) * num_members))
         return step
 
     def write(self, cell: Cell, values: Mapping[str, np.ndarray], state: Any, fingerprint: Mapping[str, str]) -> None:
@@ -271,7 +289,9 @@ def _describe(chosen: Plan) -> dict[str, Any]:
     axes: Axes = chosen.axes
     return {
         "cells": [cell.name for cell in chosen.cells],
-        "members_at_a_time": [cell.chunk for cell in chosen.cells],
+        "members_at_a_time": [cell.placement.chunk for cell in chosen.cells],
+        "devices_used": max(len(cell.placement.devices) for cell in chosen.cells),
+        "layout": chosen.layout.to_json(),
         "loop_axes": [axis.name for axis in axes.loop],
         "vmap_axes": [axis.name for axis in axes.vmap],
         "steps": sorted({cell.steps for cell in chosen.cells}),
@@ -284,12 +304,12 @@ def _trimmed(chosen: Plan, cell: Cell, params: Any) -> list[tuple[str, dict[str,
     """Final parameters without padding: one entry a width of the cell, `(key, positions by axis, tree)`."""
     axes = chosen.axes
     index = {axis.name: [i] for axis, i in zip(axes.loop, cell.loop, strict=True)}
-    index |= {axis.name: list(range(len(axis))) for axis in axes.vmap}
-    if cell.bucket is None or axes.width is None:
+    index |= {axis.name: [int(i) for i in pick] for axis, pick in zip(axes.vmap, cell.picks, strict=True)}
+    if axes.width is None:
         return [(cell.key, index, params)]
     entries = []
     width = axes.vmap[axes.width]
-    for place, position in enumerate(cell.bucket):
+    for place, position in enumerate(cell.picks[axes.width]):
         shapes = _unpadded(chosen, cell, int(np.asarray(width.values.active)[position]))
 
         def trim(leaf: Any, shape: Any, place: int = place) -> np.ndarray:

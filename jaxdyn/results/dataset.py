@@ -40,13 +40,13 @@ class Template:
 
     Attributes:
         axes: the axes of the sweep.
-        whole: those that every cell covers completely.
+        blocks: how many indices of an axis are written together; one where an axis is absent.
         fields: the variables.
         coordinates: the labels of the dimensions that have some.
     """
 
     axes: tuple[str, ...]
-    whole: tuple[str, ...]
+    blocks: Mapping[str, int]
     fields: Mapping[str, Field]
     coordinates: Mapping[str, np.ndarray]
 
@@ -55,14 +55,14 @@ def template(
     axes: Mapping[str, np.ndarray],
     records: Sequence[tuple[str, np.ndarray, Mapping[str, Variable]]],
     *,
-    whole: Sequence[str] = (),
+    blocks: Mapping[str, int] | None = None,
 ) -> Template:
     """Lay out the dataset of a sweep.
 
     Args:
         axes: `{name: labels}`, loop axes first.
         records: for each record, its time dimension, its times, and what it yields.
-        whole: the axes that every cell covers completely.
+        blocks: how many indices of a vmap axis are written together; loop axes are written one by one.
 
     Raises:
         ValueError: where two names collide, or two schedules share a time dimension.
@@ -100,7 +100,7 @@ def template(
             fields[name] = Field((*lead, dim, *own), (*lengths, len(times), *variable.shape), dtype, _fill(dtype))
     fields[DIVERGED_AT] = Field(lead, lengths, np.dtype(np.int32), np.int32(-1))
     fields[DONE] = Field(lead, lengths, np.dtype(bool), False)
-    return Template(lead, tuple(whole), fields, coordinates)
+    return Template(lead, dict(blocks or {}), fields, coordinates)
 
 
 def dataset(training: Training, trajectory: Trajectory) -> Any:

@@ -23,6 +23,8 @@ import numpy as np
 
 from jaxdyn.results.dataset import DONE, Field, Template
 
+_CHUNK = 4e6  # bytes of a chunk, at most
+
 StoreLike = Any
 """A path, or a zarr store object."""
 
@@ -136,6 +138,17 @@ def open(where: StoreLike) -> Any:
     return dataset
 
 
+def layout(where: StoreLike) -> dict[str, Any] | None:
+    """How the sweep of a store is cut, or None where there is no store yet."""
+    import zarr
+
+    if not isinstance(where, (str, Path)) or not (Path(where) / "zarr.json").exists():
+        return None
+    with _quiet():
+        found = dict(zarr.open_group(where, mode="r", use_consolidated=False).attrs).get("layout")
+    return dict(found) if isinstance(found, Mapping) else None
+
+
 @contextmanager
 def exclusive(where: StoreLike) -> Iterator[None]:
     """Hold a store on disk for one run; the system lets go of it when the process ends, however it ends.
@@ -208,13 +221,23 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
 
 
 def _chunks(field: Field, template: Template) -> tuple[int, ...]:
-    """Chunks that never cross a cell: axes that every cell covers are joined, last first, up to a few megabytes."""
+    """Chunks that never cross a block: the axes of a block are joined, last first, up to a few megabytes."""
     chunks = [1 if dim in template.axes else length for dim, length in zip(field.dims, field.shape, strict=True)]
     for position in reversed(range(len(chunks))):
-        joined = math.prod(chunks) // chunks[position] * field.shape[position] * field.dtype.itemsize
-        if field.dims[position] in template.whole and joined <= 4e6:
-            chunks[position] = field.shape[position]
+        block = min(template.blocks.get(field.dims[position], 1), field.shape[position])
+        if field.dims[position] in template.axes and block > 1:
+            room = max(1, int(_CHUNK / max(math.prod(chunks) * field.dtype.itemsize, 1)))
+            chunks[position] = _part(block, field.shape[position], room)
     return tuple(chunks)
+
+
+def _part(block: int, length: int, most: int) -> int:
+    """The length of a chunk, at most `most`: anything where one block is the whole axis, else a divisor of the block."""
+    if block <= most:
+        return block
+    if block == length:
+        return -(-length // -(-length // most))
+    return max(divisor for divisor in range(1, most + 1) if block % divisor == 0)
 
 
 def _create(group: Any, name: str, dims: Any, shape: Any, dtype: Any, fill: Any, chunks: Any) -> Any:

@@ -73,7 +73,7 @@ def test_widths_in_several_buckets_land_at_their_labels(monkeypatch):
         return _run(width, seed)
 
     one = jd.sweep(run, vmap={"seed": np.arange(2), "width": jd.widths([16, 4, 8])})
-    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.plan"), "_COMPILATION", 0.0)
+    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.cost"), "COMPILATION", -1.0)
     many = jd.sweep(run, vmap={"seed": np.arange(2), "width": jd.widths([16, 4, 8])})
     assert len(one.attrs["cells"]) == 1
     assert len(many.attrs["cells"]) == 3
@@ -93,7 +93,7 @@ def test_run_is_traced_only_while_planning_and_never_by_pieces_or_members():
         jd.sweep(run, vmap={"seed": np.arange(members)})
         return len(calls)
 
-    assert count(2) == count(50) <= 3  # twice to plan, for shapes alone, and once for the programmes
+    assert count(2) == count(50) <= 3  # twice to plan, for shapes and flops, and once for the programmes
 
 
 def test_a_cell_compiles_two_programmes_whatever_members_and_pieces():
@@ -158,11 +158,10 @@ def test_values_that_depend_on_no_axis_stay_unbatched():
         )  # fmt: skip
 
     plan = jd.ensemble.plan(run, vmap={"lr": np.linspace(0.1, 0.2, 7)})
-    _, carried = plan.programme(plan.cells[0]).start()
-    shapes = sorted(x.shape for x in carried)
-    assert (16, 16) in shapes  # the anchor, once
-    assert (7, 16, 16) not in shapes
-    assert (7,) in shapes  # the rate, a member each
+    programme = plan.programme(plan.cells[0])
+    _, carried = programme.start(plan.cells[0].arguments)
+    assert (16, 16) in [x.shape for x in carried.shared]  # the anchor, once
+    assert [x.shape for x in carried.own] == [(programme.placement.padded,)]  # the rate, a member each
 
 
 def test_sweep_without_vmap_axes_runs_one_member_a_cell():
@@ -295,9 +294,9 @@ def test_members_in_chunks_are_the_members_together(chunk, monkeypatch, x64):
 
     axes = {"lr": np.asarray([0.1, 1e30, 0.2]), "width": jd.widths([4, 8])}
     together = jd.sweep(run, vmap=axes)
-    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.plan"), "_chunk", lambda *_: chunk)
+    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.cost"), "members_together", lambda *_: chunk)
     chunked = jd.sweep(run, vmap=axes)
-    assert chunked.attrs["members_at_a_time"] == [chunk]
+    assert chunked.attrs["members_at_a_time"] == [min(chunk, 3)]  # six members on two devices
     np.testing.assert_array_equal(chunked.diverged_at >= 0, together.diverged_at >= 0)
     for name in ("loss", "norm", "a"):  # a diverging member amplifies rounding without bound
         np.testing.assert_allclose(chunked[name].sel(lr=[0.1, 0.2]), together[name].sel(lr=[0.1, 0.2]), rtol=1e-12)

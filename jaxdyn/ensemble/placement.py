@@ -1,0 +1,140 @@
+"""How the members of a cell lie on devices: padded to devices × chunk, shared out along one mesh axis `member`.
+
+On each device the members run in chunks, one chunk after the other; within a chunk they are vmapped, or, where the chunk is
+one member, run as they are (a vmap over one member costs up to twice as much on a CPU). Members never talk to each other. Members
+in sequence give the same bits on one device and on four; vmapped chunks agree to rounding, since XLA merges a lone chunk with
+what stands around it.
+
+`use_cores` splits a CPU into one device a core. Most of what a step of a small network does is too small for XLA to
+share out among threads; a member on each core is.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+MEMBER = "member"
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where members run, and how many together.
+
+    Attributes:
+        num_members: how many there are.
+        chunk: how many are vmapped at a time on a device.
+        devices: devices of this process.
+    """
+
+    num_members: int
+    chunk: int
+    devices: tuple[Any, ...]
+
+    @property
+    def padded(self) -> int:
+        """Members after padding: a multiple of devices × chunk."""
+        together = len(self.devices) * self.chunk
+        return -(-self.num_members // together) * together
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices along the axis `member`."""
+        return Mesh(np.asarray(self.devices), (MEMBER,))
+
+    @property
+    def split(self) -> Sharding:
+        """Members shared out among the devices."""
+        return self._lay(PartitionSpec(MEMBER))
+
+    @property
+    def whole(self) -> Sharding:
+        """The same on every device."""
+        return self._lay(PartitionSpec())
+
+    def _lay(self, spec: PartitionSpec) -> Sharding:
+        return SingleDeviceSharding(self.devices[0]) if len(self.devices) == 1 else NamedSharding(self.mesh, spec)
+
+    def pad(self, tree: Any) -> Any:
+        """Repeat the last member until they are `padded`, and lay them on the devices."""
+
+        def padded(leaf: Any) -> Any:
+            positions = np.minimum(np.arange(self.padded), leaf.shape[0] - 1)
+            return jax.device_put(leaf if leaf.shape[0] == self.padded else leaf[positions], self.split)
+
+        return jax.tree.map(padded, tree)
+
+    def over_members(self, one: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """A function of one member as a function of all.
+
+        Args:
+            one: `(shared, own) -> results` of one member.
+
+        Returns:
+            `(shared, own) -> results`, where every leaf of `own` and of the results has a leading axis of `padded` members.
+        """
+
+        def local(shared: Any, own: Any) -> Any:
+            if self.chunk == 1:
+                return jax.lax.map(lambda member: one(shared, member), own)
+
+            together = jax.vmap(lambda member: one(shared, member))
+            cut = jax.tree.map(lambda leaf: leaf.reshape(-1, self.chunk, *leaf.shape[1:]), own)
+            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(together, cut))
+
+        if len(self.devices) == 1:
+            return local
+        members, everywhere = PartitionSpec(MEMBER), PartitionSpec()
+        return jax.shard_map(local, mesh=self.mesh, in_specs=(everywhere, members), out_specs=members, check_vma=False)
+
+
+def place(num_members: int, chunk: int, devices: Sequence[Any] | None = None) -> Placement:
+    """Lay members on the devices of this process, no more devices than have something to do.
+
+    Args:
+        num_members: how many there are.
+        chunk: how many are vmapped at a time.
+        devices: all local devices when None.
+    """
+    found = list(jax.local_devices() if devices is None else devices)
+    useful = max(1, min(len(found), -(-num_members // chunk)))
+    return Placement(num_members, min(chunk, -(-num_members // useful)), tuple(found[:useful]))
+
+
+def use_cores(num: int | None = None) -> int:
+    """Split the CPU of this process into several JAX devices, so that a sweep runs a member on every core.
+
+    Call it before JAX is first used; it sets `jax_num_cpu_devices`, and NPROC in the environment where that is not set (XLA's
+    threads, twice the devices: with fewer, devices that wait for each other can hang). Accelerators are not touched.
+
+    Args:
+        num: devices; one a core this process may use when None.
+
+    Returns:
+        How many CPU devices there will be.
+
+    Raises:
+        ValueError: when `num` is below 1.
+        RuntimeError: when JAX has been used already.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num = cores if num is None else num
+    if num < 1:
+        raise ValueError(f"`num` is at least 1, but is {num}.")
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return jax.local_device_count("cpu")
+    try:
+        jax.config.update("jax_num_cpu_devices", num)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "JAX has been used already, and its devices are fixed; call `jd.ensemble.use_cores()` first thing, or set "
+            f"NPROC={2 * num} and XLA_FLAGS=--xla_force_host_platform_device_count={num} in the environment."
+        ) from error
+    if num > 1:
+        os.environ.setdefault("NPROC", str(2 * num))
+    return num
