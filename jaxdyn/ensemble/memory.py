@@ -69,7 +69,7 @@ def shrink(lengths: Sequence[int], largest: int) -> tuple[int, ...]:
 
     Example:
         >>> shrink([5, 8], 40), shrink([5, 8], 10), shrink([10000], 300)
-        ((5, 8), (1, 8), (295,))
+        ((5, 8), (2, 4), (295,))
     """
     found = list(lengths)
     for position, length in enumerate(found):
