@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn.ensemble.programme import is_key
+from jaxdyn.results.params import alone
 
 
 class Progressed(NamedTuple):
@@ -48,6 +49,11 @@ class Checkpoints:
         self._folder = None if where is None else where.absolute() / "checkpoints"
         self._every = every
         self._last = time.monotonic()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is ever saved."""
+        return self._folder is not None
 
     def is_due(self) -> bool:
         """Whether enough time has passed since the last one. A clock that stands or runs backwards does no harm."""
@@ -130,7 +136,10 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         assert self._folder is not None
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
+        (self._folder / key).mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, enable_async_checkpointing=False, create=False, multiprocessing_options=alone()
+        )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*[Ss]harding.*")
             with ocp.CheckpointManager(self._folder / key, options=options) as manager:

@@ -260,10 +260,10 @@ class _Planner:
         return found
 
     def block(self, groups: Sequence[_Group]) -> tuple[int, ...]:
-        """The largest blocks whose states fit."""
+        """The largest blocks whose states fit, and that are at least as many as the processes of this job."""
         lengths = [len(axis) for axis in self.axes.vmap]
         devices = jax.local_device_count()
-        largest = math.prod(lengths)
+        largest = -(-math.prod(lengths) // jax.process_count())
         for group in groups:
             largest = min(
                 largest, devices * max(1, int(self.budget / 2 / max(of_member(group.step, group.look["records"]), 1)))

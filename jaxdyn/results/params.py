@@ -23,9 +23,20 @@ def save_params(where: Path, key: str, index: Mapping[str, list[int]], params: A
     import orbax.checkpoint as ocp
 
     folder = where.absolute() / "params" / key
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
         checkpointer.save(folder / "tree", jax.device_get(params), force=True)
     (folder / _INDEX).write_text(json.dumps(index))
+
+
+def alone() -> Any:
+    """Orbax options under which a process saves and restores by itself, without waiting for the others of its job."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process-{process}"
+    )
 
 
 def params(store: Any, **selection: Any) -> Any:
@@ -100,6 +111,6 @@ def _members(folder: Path, axes: Any, picks: Mapping[str, list[int]]) -> dict[tu
     ]
     if not wanted:
         return {}
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=alone()) as checkpointer:
         tree = checkpointer.restore(folder / "tree")
     return {place: jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), tree) for row, place in wanted}

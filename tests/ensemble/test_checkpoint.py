@@ -46,7 +46,7 @@ class CutOff(jd.ensemble.Silent):
     def __init__(self, pieces):
         self.left = pieces
 
-    def advance(self, amount):
+    def advance(self, amount, glance):
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
