@@ -77,6 +77,26 @@ def step(run: Callable[[Any], Training], values: Any) -> Step:
     return Step(_PASSES * flops, _PASSES * touched, state, found["examples"])
 
 
+def observation(run: Callable[[Any], Training], values: Any) -> list[tuple[float, float]]:
+    """Count what each record of a training costs one member once: `(flops, bytes)`. Nothing is computed.
+
+    Args:
+        run: function of the vmapped arguments of one member, returning its training.
+        values: those arguments, or their shapes.
+    """
+    found: list[Any] = []
+
+    def look(values: Any) -> None:
+        training = dynamics.anchored(run(values))
+        state = dynamics.init(training)
+        for record in training.records:
+            found.append(hoist.hoist(jax.make_jaxpr(lambda s, r=record: dynamics.observe(training, s, r))(state)))
+
+    jax.eval_shape(look, values)
+    counted = [hoist.lower(one).cost_analysis() or {} for one in found]
+    return [(one.get("flops", 0.0), one.get("bytes accessed", 0.0)) for one in counted]
+
+
 def members_together(one: Step, num_members: int) -> int:
     """How many members are vmapped at a time on a device: 1, a power of two, or all.
 

@@ -114,6 +114,7 @@ class Plan:
     layout: Layout
     budget: int
     _programmes: dict[str, Programme] = field(default_factory=dict, repr=False)
+    _observations: dict[str, list[tuple[float, float]]] = field(default_factory=dict, repr=False)
 
     def programme(self, cell: Cell) -> Programme:
         """The programme of a cell, traced when it is first asked for. Nothing is compiled yet."""
@@ -130,6 +131,15 @@ class Plan:
     def memory(self, cell: Cell) -> int:
         """Bytes a device holds at most while a cell runs, as XLA plans it; the cell is compiled for it, not run."""
         return self.programme(cell).memory()
+
+    def observation(self, cell: Cell) -> list[tuple[float, float]]:
+        """Flops and bytes of one member's probes, for each record once; counted when first asked for."""
+        if cell.group not in self._observations:
+            first = first_member(self.axes, _maximum(cell.arguments))
+            self._observations[cell.group] = cost.observation(
+                lambda values: call_run(self.run, cell.fixed, values), first
+            )
+        return self._observations[cell.group]
 
     def index(self, cell: Cell) -> tuple[Any, ...]:
         """The region of a cell in the dataset: one integer or index array an axis."""
@@ -311,6 +321,12 @@ def _widened(value: Any, axes: Axes, bucket: np.ndarray | None) -> Any:
     if not isinstance(value, Width) or bucket is None:
         return value
     return replace(value, maximum=int(np.max(axes.widths[bucket])))
+
+
+def _maximum(arguments: Mapping[str, Any]) -> int | None:
+    """To how many units the widths of a cell are padded; None where it has no width axis."""
+    found = [value.maximum for value in arguments.values() if isinstance(value, Width)]
+    return found[0] if found else None
 
 
 def _look(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any]) -> dict[str, Any]:

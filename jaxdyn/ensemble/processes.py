@@ -7,7 +7,10 @@ tells the others. If a process dies, the others finish what they have and say so
 processes as one likes, computes what is missing.
 """
 
+import atexit
+import contextlib
 import os
+import time
 from collections.abc import Sequence
 
 import jax
@@ -15,11 +18,11 @@ import jax
 from jaxdyn.ensemble import cost
 from jaxdyn.ensemble.plan import Cell
 
-_HEARTBEAT = 100  # seconds without a sign of life after which a process counts as dead
+_SIGN_OFF = 2.0  # seconds that process 0 stays after the last meeting
 
 
 def connect(
-    address: str | None = None, num_processes: int | None = None, process: int | None = None
+    address: str | None = None, num_processes: int | None = None, process: int | None = None, *, heartbeat: int = 100
 ) -> tuple[int, int]:
     """Join the processes of a job, before JAX is first used.
 
@@ -27,6 +30,7 @@ def connect(
         address: `host:port` of process 0; found from the scheduler, or JAX_COORDINATOR_ADDRESS, when None.
         num_processes: how many there are; found from the scheduler, or JAX_NUM_PROCESSES, when None.
         process: which one this is, from 0; found from the scheduler, or JAX_PROCESS_ID, when None.
+        heartbeat: seconds without a sign of life after which a process counts as dead.
 
     Returns:
         Which process this is, and how many there are.
@@ -44,14 +48,27 @@ def connect(
             coordinator_address=address,
             num_processes=given["JAX_NUM_PROCESSES"],
             process_id=given["JAX_PROCESS_ID"],
-            heartbeat_timeout_seconds=_HEARTBEAT,
+            heartbeat_timeout_seconds=heartbeat,
         )
     except ValueError as error:
         raise ValueError(
             f"The processes of this job could not be joined: {error} Run it under Slurm, MPI or Kubernetes, or set "
             "JAX_COORDINATOR_ADDRESS=host:port (of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID for each process."
         ) from error
+    atexit.register(_leave)
     return jax.process_index(), jax.process_count()
+
+
+def _leave() -> None:
+    """Let the others sign off before process 0, which keeps their books, is gone."""
+    if jax.process_count() == 1:
+        return
+    with contextlib.suppress(RuntimeError):
+        wait("jaxdyn: leaving")
+    if is_first():
+        time.sleep(_SIGN_OFF)
+    else:
+        jax.distributed.shutdown()
 
 
 def is_first() -> bool:

@@ -12,6 +12,7 @@ the programmes and of the arrays that went into them. A difference is refused, a
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -108,10 +109,9 @@ class Store:
         return array.get_orthogonal_selection(index) if index else array[...]
 
     def _put(self, name: str, index: tuple[Any, ...], value: np.ndarray) -> None:
-        if index:
-            self._group[name].set_orthogonal_selection(index, value)
-        else:
-            self._group[name][...] = value
+        array = self._group[name]
+        for box, part in _boxes(index):
+            array[box] = value[part] if value.ndim else value
 
 
 def create_or_open(
@@ -289,6 +289,27 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
                 return found
         return None
     return None if old == new else f"{path} was {old!r} and is {new!r} now"
+
+
+def _boxes(index: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
+    """A region as boxes of slices, each with its part of the region's values. Zarr overwrites whole chunks unread, damaged or not, but
+    only where it is told of slices."""
+    if not index:
+        yield ..., ...
+        return
+    runs: list[list[Any]] = []
+    parts: list[list[slice]] = []
+    for one in index:
+        if isinstance(one, slice):
+            runs.append([one])
+            parts.append([slice(None)])
+        elif np.ndim(one) == 0:
+            runs.append([int(one)])
+        else:
+            cuts = np.split(np.arange(len(one)), 1 + np.flatnonzero(np.diff(one) != 1))
+            runs.append([slice(int(one[cut[0]]), int(one[cut[-1]]) + 1) for cut in cuts])
+            parts.append([slice(int(cut[0]), int(cut[-1]) + 1) for cut in cuts])
+    yield from zip(itertools.product(*runs), itertools.product(*parts), strict=True)
 
 
 def _chunks(field: Field, template: Template) -> tuple[int, ...]:
