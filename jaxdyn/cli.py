@@ -126,6 +126,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     who = f", process {jax.process_index()} of {jax.process_count()}" if jax.process_count() > 1 else ""
     print(f"{options.name} ({options.preset}) -> {store}{who}", file=sys.stderr)
     began = time.monotonic()
+    if not options.distributed:
+        ensemble.calibrate()
     store.parent.mkdir(parents=True, exist_ok=True)
     try:
         dataset = experiment.run(config, store=store, progress=ensemble.Lines() if options.log else ensemble.watch())
@@ -185,16 +187,19 @@ def _show(options: argparse.Namespace, _: list[str]) -> int:
 
 def _doctor(_: argparse.Namespace, __: list[str]) -> int:
     from jaxdyn.doctor import advise, examine
+    from jaxdyn.ensemble import calibrate
 
     found = examine(_cache())
-    print(found)
+    print(f"{found}\n{'training':18} {calibrate(again=True)}")
     advice = advise(found)
     print("\n" + ("\n".join(f"- {line}" for line in advice) if advice else "Nothing to complain about."))
     return 0
 
 
 def _cache() -> str:
-    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "jaxdyn" / "xla")
+    from jaxdyn.ensemble.speed import cache_folder
+
+    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
 
 
 def _set_up(float64: bool, is_distributed: bool) -> None:

@@ -5,6 +5,7 @@ from jaxdyn.ensemble.placement import use_cores
 from jaxdyn.ensemble.plan import Cell, Layout, Plan, plan
 from jaxdyn.ensemble.processes import connect
 from jaxdyn.ensemble.progress import Bar, Glance, Lines, Progress, Silent, watch
+from jaxdyn.ensemble.speed import Speed, calibrate
 from jaxdyn.ensemble.sweep import sweep
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "Plan",
     "Progress",
     "Silent",
+    "Speed",
     "budget",
+    "calibrate",
     "connect",
     "plan",
     "sweep",

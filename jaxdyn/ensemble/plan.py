@@ -21,6 +21,7 @@ from jaxdyn.ensemble.axes import Axes, buckets, loop_indices, parse
 from jaxdyn.ensemble.memory import available, fit, of_member, shrink, text
 from jaxdyn.ensemble.placement import Placement, place
 from jaxdyn.ensemble.programme import Programme, call_run, programme
+from jaxdyn.ensemble.speed import speed
 from jaxdyn.models.width import Width
 
 _NUM_PIECES = 16
@@ -152,7 +153,8 @@ class Plan:
         for cell in self.cells:
             groups.setdefault(cell.group, []).append(cell)
         lines = [
-            f"{len(self.cells)} cells, {members} members, {len(groups)} compilations, {flops:.2g} flops of training"
+            f"{len(self.cells)} cells, {members} members, {len(groups)} compilations, {flops:.2g} flops of training",
+            f"this device: {speed()}",
         ]
         for cells in groups.values():
             one = cells[0]

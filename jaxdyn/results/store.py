@@ -292,8 +292,10 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
 
 
 def _boxes(index: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
-    """A region as boxes of slices, each with its part of the region's values. Zarr overwrites whole chunks unread, damaged or not, but
-    only where it is told of slices."""
+    """A region as boxes of slices, each with its part of the region's values.
+
+    Zarr overwrites whole chunks unread, damaged or not, but only where it is told of slices.
+    """
     if not index:
         yield ..., ...
         return
