@@ -187,8 +187,9 @@ def _show(options: argparse.Namespace, _: list[str]) -> int:
 
 def _doctor(_: argparse.Namespace, __: list[str]) -> int:
     from jaxdyn.doctor import advise, examine
-    from jaxdyn.ensemble import calibrate
+    from jaxdyn.ensemble import calibrate, use_cores
 
+    use_cores()
     found = examine(_cache())
     print(f"{found}\n{'training':18} {calibrate(again=True)}")
     advice = advise(found)

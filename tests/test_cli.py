@@ -106,6 +106,18 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     assert "goes on from there" in capsys.readouterr().err
 
 
+def test_plan_prints_cells_and_a_budget_without_running(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_set_up", lambda *_, **__: None)  # this process is not the command's
+    monkeypatch.setattr("jaxdyn.ensemble.programme.Programme.start", None)
+    assert cli.main(["plan", "width", "--preset", "ci", "--on", "A100", "--count", "4", "--seeds", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "15 members" in out
+    assert "4 × A100" in out
+    assert "device-hours" in out
+    assert cli.main(["plan", "width", "--on", "K80"]) == 2
+    assert "H100" in capsys.readouterr().err
+
+
 def test_importing_jaxdyn_changes_no_global_and_prints_nothing():
     program = (
         "import jax; before = dict(jax.config.values); import jaxdyn as jd; jd.models; jd.tasks; jd.sweep; jd.experiments; jd.analysis; "

@@ -66,19 +66,24 @@ def of_member(step: Step, records: Sequence[tuple[str, Any, Mapping[str, Any]]])
     return 4 * step.state + recorded
 
 
-def shrink(lengths: Sequence[int], largest: int) -> tuple[int, ...]:
+def shrink(lengths: Sequence[int], largest: int, *, last: int | None = None) -> tuple[int, ...]:
     """Block lengths along the axes whose product is at most `largest`, the first axes cut first.
 
+    Args:
+        lengths: of the axes.
+        largest: members of a block, at most.
+        last: position of an axis that is cut only when all others are down to one: that of the widths, whose padding a cut wastes.
+
     Example:
-        >>> shrink([5, 8], 40), shrink([5, 8], 10), shrink([10000], 300)
-        ((5, 8), (2, 4), (295,))
+        >>> shrink([5, 8], 40), shrink([5, 8], 10), shrink([5, 8], 10, last=0), shrink([10000], 300)
+        ((5, 8), (2, 4), (5, 2), (295,))
     """
     found = list(lengths)
-    for position, length in enumerate(found):
+    for position in sorted(range(len(found)), key=lambda one: (one == last, one)):
         beyond = math.prod(found) / max(largest, 1)
         if beyond <= 1:
             break
-        found[position] = -(-length // min(length, math.ceil(beyond)))
+        found[position] = -(-found[position] // min(found[position], math.ceil(beyond)))
     return tuple(found)
 
 
@@ -98,7 +103,7 @@ def fit(cut: Callable[["Layout"], "Plan"], layout: "Layout", budget: int) -> "Pl
         found = next(((cell, plan.memory(cell)) for cell in _doubtful(plan) if plan.memory(cell) > budget), None)
         if found is None:
             return plan
-        layout = _finer(layout, *found, budget)
+        layout = _finer(plan, layout, *found, budget)
 
 
 def _doubtful(plan: "Plan") -> list["Cell"]:
@@ -113,13 +118,14 @@ def _doubtful(plan: "Plan") -> list["Cell"]:
     return [cell for cell in groups.values() if bound(cell) * _FAR_BELOW > plan.budget]
 
 
-def _finer(layout: "Layout", cell: "Cell", needed: int, budget: int) -> "Layout":
+def _finer(plan: "Plan", layout: "Layout", cell: "Cell", needed: int, budget: int) -> "Layout":
     chunk = cell.placement.chunk
     if chunk > 1:
         return replace(layout, chunks={**layout.chunks, cell.group: chunk // 2})
     members = len(cell.placement.devices)
     if cell.num_members > members:
-        smaller = shrink(layout.block, max(members, min(cell.num_members // 2, cell.num_members * budget // needed)))
+        fitting = max(members, min(cell.num_members // 2, cell.num_members * budget // needed))
+        smaller = shrink(layout.block, fitting, last=plan.axes.width)
         return replace(layout, block=smaller)
     raise ValueError(
         f"The cell {cell.name or cell.key!r} needs {text(needed)} on each device even one member at a time, and the budget is "

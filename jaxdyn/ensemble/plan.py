@@ -280,7 +280,7 @@ class _Planner:
             largest = min(
                 largest, devices * max(1, int(self.budget / 2 / max(of_member(group.step, group.look["records"]), 1)))
             )
-        return shrink(lengths, largest)
+        return shrink(lengths, largest, last=self.axes.width)
 
     def here(self, group: _Group, block: Sequence[int]) -> int:
         """Members of a block that lie on one device."""

@@ -16,6 +16,7 @@ import xarray as xr
 import jaxdyn as jd
 from jaxdyn.ensemble import cost, memory
 from jaxdyn.ensemble.placement import place
+from jaxdyn.ensemble.speed import Speed
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=5, n=16)
 
@@ -67,7 +68,7 @@ def _elsewhere(devices, chunk, store, stop=-1):
     return jd.results.open(store).load()
 
 
-@pytest.mark.parametrize(("chunk", "tolerance"), [(1, 0.0), (2, 1e-4)])
+@pytest.mark.parametrize(("chunk", "tolerance"), [(1, 0.0), pytest.param(2, 1e-4, marks=pytest.mark.slow)])
 def test_one_device_and_four_agree_and_so_does_a_sweep_begun_on_one_and_ended_on_four(tmp_path, chunk, tolerance):
     """In sequence bit for bit; in vmapped chunks to rounding."""
     one = _elsewhere(1, chunk, tmp_path / "one")
@@ -174,9 +175,8 @@ def test_a_step_counts_its_products_three_times():
 @pytest.mark.parametrize(
     ("flops", "members", "together"), [(1e7, 64, 1), (1.2e6, 64, 1), (4e5, 64, 4), (5e4, 64, 32), (10.0, 64, 64)]
 )
-def test_small_members_run_together_and_large_ones_in_sequence_on_a_cpu(flops, members, together):
-    if jax.default_backend() != "cpu":
-        pytest.skip("accelerators run all members together")
+def test_small_members_run_together_and_large_ones_in_sequence_on_a_cpu(flops, members, together, monkeypatch):
+    monkeypatch.setattr(cost, "speed", lambda: Speed(1e11, 5e-6, 2e6))
     assert cost.members_together(cost.Step(flops, 0.0, 0, 1), members) == together
 
 
