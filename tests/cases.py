@@ -64,6 +64,11 @@ def _top_part(task: Any) -> Any:
     return lambda snapshot: probe(snapshot)["top"]
 
 
+def _smallest(task: Any) -> Any:
+    probe = jd.probes.Conditioning(task.x[:4])
+    return lambda snapshot: probe(snapshot)[""]
+
+
 MODELS = [
     ModelCase("mlp", lambda: jd.models.mlp((3, 8, 2), activation=jnp.tanh), (3,), 2),
     ModelCase("mlp_linear", lambda: jd.models.mlp((3, 1), activation=jnp.tanh), (3,), 1),
@@ -123,6 +128,9 @@ PROBES = [
         (2,),
     ),
     ProbeCase("FunctionHessianNorm", lambda task: jd.probes.FunctionHessianNorm(task.x[:3]), (3, 2)),
+    ProbeCase("Conditioning", _smallest, ()),
+    ProbeCase("PLRatio", lambda task: jd.probes.PLRatio(), ()),
+    ProbeCase("PathLength", lambda task: jd.probes.PathLength(), ()),
     ProbeCase("SubspaceLoss", _top_part, ()),
     ProbeCase("AGOP", lambda task: jd.probes.AGOP(), (3, 3)),
     ProbeCase("AGOP_layer", lambda task: jd.probes.AGOP(layer="dense_1/weight"), (16, 16)),

@@ -11,12 +11,14 @@ from jaxdyn.probes.linearity import (
     NTKMatrix,
     NTKNorm,
 )
+from jaxdyn.probes.optimisation import Conditioning, PathLength, PLRatio
 
 __all__ = [
     "AGOP",
     "AGOPAlignment",
     "Accuracy",
     "BatchLoss",
+    "Conditioning",
     "Displacement",
     "FeatureAnsatz",
     "FunctionHessianNorm",
@@ -28,6 +30,8 @@ __all__ = [
     "NTKMatrix",
     "NTKNorm",
     "Outputs",
+    "PLRatio",
+    "PathLength",
     "Sharpness",
     "SubspaceLoss",
     "TestLoss",
