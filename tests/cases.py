@@ -64,6 +64,10 @@ def _top_part(task: Any) -> Any:
     return lambda snapshot: probe(snapshot)["top"]
 
 
+def _part(probe: Any, name: str) -> Any:
+    return lambda snapshot: probe(snapshot)[name]
+
+
 def _smallest(task: Any) -> Any:
     probe = jd.probes.Conditioning(task.x[:4])
     return lambda snapshot: probe(snapshot)[""]
@@ -128,6 +132,18 @@ PROBES = [
         (2,),
     ),
     ProbeCase("FunctionHessianNorm", lambda task: jd.probes.FunctionHessianNorm(task.x[:3]), (3, 2)),
+    ProbeCase(
+        "BallCurvature",
+        lambda task: _part(jd.probes.BallCurvature(task.x[:2], jax.random.key(0), 0.5, 3), "curvature"),
+        (3, 2, 2),
+    ),
+    ProbeCase(
+        "Multilinearity",
+        lambda task: _part(
+            jd.probes.Multilinearity(task.x, jax.random.key(0), 0.5, 3, ("dense_0", "dense_1")), "mixed"
+        ),
+        (),
+    ),
     ProbeCase("Conditioning", _smallest, ()),
     ProbeCase("PLRatio", lambda task: jd.probes.PLRatio(), ()),
     ProbeCase("PathLength", lambda task: jd.probes.PathLength(), ()),

@@ -62,10 +62,10 @@ def _draw_signs(key: Any, num: AnyWidth) -> Any:
     return jnp.sign(draw_bias(key, num))
 
 
-gaussian = Weights(draw_bias)
+gaussian: Weights = Weights(draw_bias)
 """v_i ~ N(0, 1), trained. max_i |v_i| grows like √(2 log m)."""
 
-signs = Weights(_draw_signs)
+signs: Weights = Weights(_draw_signs)
 """v_i = ±1 with equal chances, trained."""
 
 
@@ -119,10 +119,10 @@ def _sum_of_stack(sub: Model, params: Any, x: Any, coefficients: Any) -> Any:
     return jnp.tensordot(coefficients, outputs, axes=1)
 
 
-distinct = Members(_stack, _sum_of_stack)
+distinct: Members = Members(_stack, _sum_of_stack)
 """Members with parameters of their own, drawn independently: the diverse assembly. Leaves are stacked, [m, …]."""
 
-shared = Members(
+shared: Members = Members(
     lambda sub, key, num: sub.init(jax.random.fold_in(key, 0)),
     lambda sub, params, x, coefficients: jnp.sum(coefficients) * sub.apply(params, x),
 )

@@ -1,5 +1,6 @@
 """Named observables of a run: `Snapshot -> Array`, each with the names of its dimensions."""
 
+from jaxdyn.probes.ball import BallCurvature, Multilinearity
 from jaxdyn.probes.curvature import FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
 from jaxdyn.probes.features import AGOP, AGOPAlignment, FeatureAnsatz
 from jaxdyn.probes.learning import Accuracy, BatchLoss, Loss, Outputs, TestLoss
@@ -17,6 +18,7 @@ __all__ = [
     "AGOP",
     "AGOPAlignment",
     "Accuracy",
+    "BallCurvature",
     "BatchLoss",
     "Conditioning",
     "Displacement",
@@ -27,6 +29,7 @@ __all__ = [
     "KernelDistance",
     "LinearizationGap",
     "Loss",
+    "Multilinearity",
     "NTKMatrix",
     "NTKNorm",
     "Outputs",
