@@ -310,7 +310,7 @@ def _draw(dataset: Any) -> Any:
         place.set_xlabel("step")
         place.set_title(title)
         place.legend(loc="best")
-    axes[0, 0].set_ylim(bottom=FLOOR)
+    axes[0, 0].set_ylim(FLOOR, 2.0)
     drop = _by_width(found["drop"], config)
     figures.power_law(axes[0, 2], drop, "width", over="seed", fit=power_law(drop, "width", over="seed"))
     axes[0, 2].set_title("max_t |λ_min(K_t)/λ_min(K_0) − 1|")
