@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-EXPERIMENTS = {"width": "wide networks against their Taylor models and the infinite-width NTK, on real images"}
+EXPERIMENTS = {
+    "width": "wide networks against their Taylor models and the infinite-width NTK, on real images",
+    "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
+    "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
+}
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
 
 PRESETS = ("ci", "laptop", "paper")

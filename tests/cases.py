@@ -43,9 +43,34 @@ def _convolution() -> Any:
     return jd.models.conv((4, 3, 2), (width,), 1, activation=jnp.cos, pool=jd.models.global_average)
 
 
+def _assembly() -> Any:
+    num = jd.models.Width(maximum=6, active=jnp.asarray(4))
+    return jd.models.assembly(jd.models.mlp((3, 4, 2), activation=jnp.cos, bias=0.1), num)
+
+
+def _recursive_assembly() -> Any:
+    inner = jd.models.assembly(jd.models.mlp((3, 1), activation=jnp.tanh, output=jnp.sin), 5, output=jnp.tanh)
+    return jd.models.assembly(inner, 4, weights=jd.models.frozen(jd.models.signs), shares=jd.models.dominated(1.0))
+
+
+def _shared_assembly() -> Any:
+    return jd.models.assembly(
+        jd.models.mlp((3, 4, 1), activation=jnp.tanh), 5, members=jd.models.shared, weights=jd.models.signs
+    )
+
+
 def _top_part(task: Any) -> Any:
     probe = jd.probes.SubspaceLoss(2)
     return lambda snapshot: probe(snapshot)["top"]
+
+
+def _part(probe: Any, name: str) -> Any:
+    return lambda snapshot: probe(snapshot)[name]
+
+
+def _smallest(task: Any) -> Any:
+    probe = jd.probes.Conditioning(task.x[:4])
+    return lambda snapshot: probe(snapshot)[""]
 
 
 MODELS = [
@@ -71,6 +96,9 @@ MODELS = [
         2,
     ),
     ModelCase("conv_average", _convolution, (4, 3, 2), 1),
+    ModelCase("assembly_padded", _assembly, (3,), 2),
+    ModelCase("assembly_recursive", _recursive_assembly, (3,), 1),
+    ModelCase("assembly_shared", _shared_assembly, (3,), 1),
     ModelCase("linen", _linen, (3,), 2),
     ModelCase("nnx", _nnx, (3,), 2),
 ]
@@ -104,6 +132,21 @@ PROBES = [
         (2,),
     ),
     ProbeCase("FunctionHessianNorm", lambda task: jd.probes.FunctionHessianNorm(task.x[:3]), (3, 2)),
+    ProbeCase(
+        "BallCurvature",
+        lambda task: _part(jd.probes.BallCurvature(task.x[:2], jax.random.key(0), 0.5, 3), "curvature"),
+        (3, 2, 2),
+    ),
+    ProbeCase(
+        "Multilinearity",
+        lambda task: _part(
+            jd.probes.Multilinearity(task.x, jax.random.key(0), 0.5, 3, ("dense_0", "dense_1")), "mixed"
+        ),
+        (),
+    ),
+    ProbeCase("Conditioning", _smallest, ()),
+    ProbeCase("PLRatio", lambda task: jd.probes.PLRatio(), ()),
+    ProbeCase("PathLength", lambda task: jd.probes.PathLength(), ()),
     ProbeCase("SubspaceLoss", _top_part, ()),
     ProbeCase("AGOP", lambda task: jd.probes.AGOP(), (3, 3)),
     ProbeCase("AGOP_layer", lambda task: jd.probes.AGOP(layer="dense_1/weight"), (16, 16)),

@@ -229,7 +229,7 @@ def _selected(params: Params, only: Only | None) -> tuple[Any, Callable[[Any], A
     chosen = [
         index
         for index, name in enumerate(names)
-        if _is_selected(name, only) and jnp.issubdtype(jnp.result_type(leaves[index]), jnp.floating)
+        if is_selected(name, only) and jnp.issubdtype(jnp.result_type(leaves[index]), jnp.floating)
     ]
     if not chosen:
         raise ValueError(f"`only={only!r}` selects no floating parameter; the leaves are {', '.join(names) or 'none'}.")
@@ -249,7 +249,13 @@ def _selected(params: Params, only: Only | None) -> tuple[Any, Callable[[Any], A
     return flat, rebuild, unravel
 
 
-def _is_selected(name: str, only: Only | None) -> bool:
+def is_selected(name: str, only: Only | None) -> bool:
+    """Whether the leaf of that path is meant; every one is by None.
+
+    Example:
+        >>> is_selected("dense_1/weight", "dense_1"), is_selected("dense_10/weight", "dense_1")
+        (True, False)
+    """
     if only is None:
         return True
     if callable(only):

@@ -1,5 +1,6 @@
 """Named observables of a run: `Snapshot -> Array`, each with the names of its dimensions."""
 
+from jaxdyn.probes.ball import BallCurvature, Multilinearity
 from jaxdyn.probes.curvature import FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
 from jaxdyn.probes.features import AGOP, AGOPAlignment, FeatureAnsatz
 from jaxdyn.probes.learning import Accuracy, BatchLoss, Loss, Outputs, TestLoss
@@ -11,12 +12,15 @@ from jaxdyn.probes.linearity import (
     NTKMatrix,
     NTKNorm,
 )
+from jaxdyn.probes.optimisation import Conditioning, PathLength, PLRatio
 
 __all__ = [
     "AGOP",
     "AGOPAlignment",
     "Accuracy",
+    "BallCurvature",
     "BatchLoss",
+    "Conditioning",
     "Displacement",
     "FeatureAnsatz",
     "FunctionHessianNorm",
@@ -25,9 +29,12 @@ __all__ = [
     "KernelDistance",
     "LinearizationGap",
     "Loss",
+    "Multilinearity",
     "NTKMatrix",
     "NTKNorm",
     "Outputs",
+    "PLRatio",
+    "PathLength",
     "Sharpness",
     "SubspaceLoss",
     "TestLoss",
