@@ -1,6 +1,6 @@
 """The local geometry of f at (params, x): plain functions, no time, no recording."""
 
-from jaxdyn.geometry import alignment, hessian, operators, spectrum, subspace
+from jaxdyn.geometry import alignment, ball, hessian, operators, spectrum, subspace
 from jaxdyn.geometry.agop import agop, agop_factor, layer_agop, neural_feature_matrix
 from jaxdyn.geometry.alignment import cosine, factor_cosine, matrix_power, pearson
 from jaxdyn.geometry.blocks import as_matrix
@@ -28,6 +28,7 @@ __all__ = [
     "agop_factor",
     "alignment",
     "as_matrix",
+    "ball",
     "cosine",
     "factor_cosine",
     "function_hessian_norm",
