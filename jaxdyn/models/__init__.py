@@ -1,7 +1,9 @@
 """Finite networks as `Model(init, apply, kernel)`."""
 
+from jaxdyn.models import graphs
 from jaxdyn.models.base import Kernels, Model
 from jaxdyn.models.conv import conv, convolve, flatten, global_average
+from jaxdyn.models.dag import dag, masked_dag
 from jaxdyn.models.flax import from_linen, from_nnx
 from jaxdyn.models.mlp import mlp
 from jaxdyn.models.scaling import maximal_update, ntk, standard
@@ -14,12 +16,15 @@ __all__ = [
     "Width",
     "conv",
     "convolve",
+    "dag",
     "exact",
     "flatten",
     "from_linen",
     "from_nnx",
     "global_average",
+    "graphs",
     "linear",
+    "masked_dag",
     "maximal_update",
     "mlp",
     "ntk",
