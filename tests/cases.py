@@ -52,6 +52,11 @@ def _masked() -> Any:
     return jd.models.masked_dag(jd.models.graphs.Masks.of(_graph()), activation=jnp.cos)
 
 
+def _blocks(width: Any) -> Any:
+    parents = {"h1": ["x"], "h2": ["x", "h1"], "y": ["h1", "h2"]}
+    return jd.models.block_dag(parents, widths={"x": 3, "h1": width, "h2": 6, "y": 2}, activation=jnp.cos)
+
+
 def _top_part(task: Any) -> Any:
     probe = jd.probes.SubspaceLoss(2)
     return lambda snapshot: probe(snapshot)["top"]
@@ -90,6 +95,8 @@ MODELS = [
         "dag_dense", lambda: jd.models.dag(_graph(), activation=jnp.cos, product=jd.models.graphs.dense), (3,), 2
     ),
     ModelCase("dag_masked", _masked, (3,), 2),
+    ModelCase("block_dag", lambda: _blocks(5), (3,), 2),
+    ModelCase("block_dag_padded", lambda: _blocks(jd.models.Width(maximum=8, active=jnp.asarray(5))), (3,), 2),
     ModelCase("linen", _linen, (3,), 2),
     ModelCase("nnx", _nnx, (3,), 2),
 ]

@@ -2,6 +2,7 @@
 
 from jaxdyn.models import graphs
 from jaxdyn.models.base import Kernels, Model
+from jaxdyn.models.block_dag import block_dag
 from jaxdyn.models.conv import conv, convolve, flatten, global_average
 from jaxdyn.models.dag import dag, masked_dag
 from jaxdyn.models.flax import from_linen, from_nnx
@@ -14,6 +15,7 @@ __all__ = [
     "Kernels",
     "Model",
     "Width",
+    "block_dag",
     "conv",
     "convolve",
     "dag",
