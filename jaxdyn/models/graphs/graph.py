@@ -12,7 +12,7 @@ References:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,16 @@ class Graph:
         edges = Edges(int(kept.sum()), number[self.sources[is_kept]], number[self.targets[is_kept]], names)
         inputs = number[self.inputs[kept[self.inputs]]]
         return _build(edges, inputs, number[self.index(vertices)])
+
+    def renamed(self, names: Sequence[Any] | None) -> "Graph":
+        """The same graph with other names, or none.
+
+        Raises:
+            ValueError: for another number of names than vertices, or repeated ones.
+        """
+        if names is not None and (len(names) != self.num_vertices or len(set(names)) < len(names)):
+            raise ValueError(f"There are {self.num_vertices} vertices, but {len(set(names))} distinct names.")
+        return replace(self, names=None if names is None else tuple(names))
 
     def index(self, vertices: Sequence[Any]) -> np.ndarray:
         """The numbers of vertices given by number or name, [len(vertices)].
