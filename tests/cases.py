@@ -7,6 +7,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from hypothesis import strategies as st
 
 import jaxdyn as jd
 
@@ -59,6 +60,19 @@ def _shared_assembly() -> Any:
     )
 
 
+def _graph() -> Any:
+    return jd.models.graphs.graph(([0, 1, 2, 0, 3, 4, 2, 3], [3, 3, 4, 4, 5, 5, 6, 6]))
+
+
+def _masked() -> Any:
+    return jd.models.masked_dag(jd.models.graphs.Masks.of(_graph()), activation=jnp.cos)
+
+
+def _blocks(width: Any) -> Any:
+    parents = {"h1": ["x"], "h2": ["x", "h1"], "y": ["h1", "h2"]}
+    return jd.models.block_dag(parents, widths={"x": 3, "h1": width, "h2": 6, "y": 2}, activation=jnp.cos)
+
+
 def _top_part(task: Any) -> Any:
     probe = jd.probes.SubspaceLoss(2)
     return lambda snapshot: probe(snapshot)["top"]
@@ -99,6 +113,18 @@ MODELS = [
     ModelCase("assembly_padded", _assembly, (3,), 2),
     ModelCase("assembly_recursive", _recursive_assembly, (3,), 1),
     ModelCase("assembly_shared", _shared_assembly, (3,), 1),
+    ModelCase(
+        "dag_gathered",
+        lambda: jd.models.dag(_graph(), activation=jnp.cos, product=jd.models.graphs.gathered),
+        (3,),
+        2,
+    ),
+    ModelCase(
+        "dag_dense", lambda: jd.models.dag(_graph(), activation=jnp.cos, product=jd.models.graphs.dense), (3,), 2
+    ),
+    ModelCase("dag_masked", _masked, (3,), 2),
+    ModelCase("block_dag", lambda: _blocks(5), (3,), 2),
+    ModelCase("block_dag_padded", lambda: _blocks(jd.models.Width(maximum=8, active=jnp.asarray(5))), (3,), 2),
     ModelCase("linen", _linen, (3,), 2),
     ModelCase("nnx", _nnx, (3,), 2),
 ]
@@ -154,3 +180,16 @@ PROBES = [
     ProbeCase("AGOPAlignment_factor", lambda task: jd.probes.AGOPAlignment(task.x, factor=jnp.eye(2, 3)), ()),
     ProbeCase("FeatureAnsatz", lambda task: jd.probes.FeatureAnsatz("dense_1/weight"), ()),
 ]
+
+
+@st.composite
+def edge_lists(draw: Any, most: int = 9) -> Any:
+    """Random acyclic edges in a random numbering, every vertex connected."""
+    num = draw(st.integers(2, most))
+    pairs = [(u, v) for v in range(num) for u in range(v)]
+    chosen = set(draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=len(pairs), unique=True)))
+    used = {vertex for pair in chosen for vertex in pair}
+    chosen |= {(v - 1, v) if v else (0, 1) for v in range(num) if v not in used}
+    names = draw(st.permutations(range(num)))
+    edges = draw(st.permutations(sorted(chosen)))
+    return [names[u] for u, _ in edges], [names[v] for _, v in edges]

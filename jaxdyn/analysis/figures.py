@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
     from jaxdyn.analysis.scaling import PowerLaw
+    from jaxdyn.models.graphs import Graph
 else:
-    Axes = Figure = DataArray = PowerLaw = Any
+    Axes = Figure = DataArray = PowerLaw = Graph = Any
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, the strong colours first."""
@@ -194,6 +195,37 @@ def curves(
         axes.set_xlabel(x)
         if hue is not None:
             axes.legend(title=hue, title_fontsize=STYLE["legend.fontsize"])
+
+
+def graph(network: Graph, *, max_edges: int = 2000) -> Figure:
+    """A graph, its layers from left to right, and the histogram of its in-degrees.
+
+    The colour and size of a vertex say its in-degree; inputs are grey. Edges that skip layers are curved. Vertices are named where there
+    are at most 40.
+
+    Args:
+        network: a `models.graphs.Graph`.
+        max_edges: as many edges are drawn at most, chosen at random with a fixed seed; a note says so.
+
+    Returns:
+        The figure; its first two axes are the graph and the histogram.
+
+    Example:
+        >>> from jaxdyn.models import graphs
+        >>> page = graph(graphs.random_layered((3, 8, 8, 1), law=graphs.uniform(2), seed=0))
+        >>> [axes.get_xlabel() for axes in page.axes[:2]]
+        ['layer (longest path from an input)', 'in-degree (layers ≥ 2)']
+    """
+    from matplotlib.figure import Figure as Page
+
+    from jaxdyn.analysis import _graph
+
+    with style():
+        page = Page(figsize=(8.0, 4.2), layout="constrained")
+        left, right = page.subplots(1, 2, width_ratios=(4, 1))
+        _graph.network(left, network, max_edges)
+        _graph.histogram(right, network)
+        return page
 
 
 def save(page: Figure, path: str | Path, *, dpi: int = 200) -> Path:

@@ -1,5 +1,6 @@
 """Finite networks as `Model(init, apply, kernel)`."""
 
+from jaxdyn.models import graphs
 from jaxdyn.models.assembly import (
     assembly,
     distinct,
@@ -11,7 +12,9 @@ from jaxdyn.models.assembly import (
     signs,
 )
 from jaxdyn.models.base import Kernels, Model
+from jaxdyn.models.block_dag import block_dag
 from jaxdyn.models.conv import conv, convolve, flatten, global_average
+from jaxdyn.models.dag import dag, masked_dag
 from jaxdyn.models.flax import from_linen, from_nnx
 from jaxdyn.models.mlp import mlp
 from jaxdyn.models.scaling import maximal_update, ntk, standard
@@ -23,8 +26,10 @@ __all__ = [
     "Model",
     "Width",
     "assembly",
+    "block_dag",
     "conv",
     "convolve",
+    "dag",
     "distinct",
     "dominated",
     "equal",
@@ -35,7 +40,9 @@ __all__ = [
     "frozen",
     "gaussian",
     "global_average",
+    "graphs",
     "linear",
+    "masked_dag",
     "maximal_update",
     "mlp",
     "ntk",

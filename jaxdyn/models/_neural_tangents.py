@@ -66,7 +66,7 @@ def dense_kernel(*, activation: Any, num_hidden: int, bias: float) -> Callable[.
         b = a if x2 is None else jnp.asarray(x2).reshape(len(x2), -1)
         if a.shape[1] != b.shape[1]:
             raise ValueError(f"The inputs have dimensions {a.shape[1]} and {b.shape[1]}; a kernel compares equal ones.")
-        layer = _closed_form(activation)
+        layer = closed_form(activation)
         if layer is None and num_hidden > 0:
             return dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias)(a, b)
         dense = functools.partial(stax().Dense, 1, **_scale(bias))
@@ -112,7 +112,7 @@ def convolution_kernel(
     """
 
     def kernel(x1: Any, x2: Any = None) -> Kernels:
-        layer = _closed_form(activation)
+        layer = closed_form(activation)
         if layer is None:
             raise ValueError(
                 f"The kernel of a convolutional network is known for activations with a closed form (relu, erf, exact gelu, sin, "
@@ -130,7 +130,19 @@ def convolution_kernel(
     return kernel
 
 
-def _closed_form(activation: Any) -> Callable[[], Any] | None:
+def moments(activation: Any, nngp: Any, q1: Any, q2: Any) -> tuple[Any, Any, Any, Any]:
+    """Gaussian expectations of σ and σ' in closed form; arguments and results as in `dual.moments`."""
+    layer = closed_form(activation)
+    if layer is None:
+        raise ValueError(f"No closed form is known for {activation!r}.")
+    with _calm():
+        start = stax().Dense(1)[2](jnp.ones((len(q1), 1)), jnp.ones((len(q2), 1)), None)
+        given = start.replace(nngp=nngp, cov1=q1, cov2=q2, ntk=jnp.ones_like(nngp))
+        found = layer()[2](given)
+    return found.nngp, found.ntk, found.cov1, found.cov2
+
+
+def closed_form(activation: Any) -> Callable[[], Any] | None:
     """The neural-tangents layer of an activation whose expectations are known, or None."""
     layers, function, settings = stax(), activation, {}
     if isinstance(activation, functools.partial) and not activation.args:

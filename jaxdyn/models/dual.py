@@ -16,7 +16,7 @@ References:
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,7 +48,7 @@ def dense_kernel(*, activation: Callable[[Any], Any], num_hidden: int, bias: flo
     """
 
     def kernel(x1: Any, x2: Any) -> Kernels:
-        a, b = _concrete(activation, x1), _concrete(activation, x2)
+        a, b = concrete(activation, x1), concrete(activation, x2)
         with jax.enable_x64(True):
             degree = _degree(activation, num_hidden, bias, np.concatenate([a, b]))
             found = _recursion(activation, num_hidden, bias, jnp.asarray(a), jnp.asarray(b), degree)
@@ -65,14 +65,30 @@ def _recursion(activation: Any, num_hidden: int, bias: float, x1: Any, x2: Any, 
         q1, q2 = (jnp.sum(x**2, axis=1) / d + bias**2 for x in (x1, x2))
         ntk = nngp
         for _ in range(num_hidden):
-            (value1, slope1), (value2, slope2) = (_coefficients(activation, q, degree) for q in (q1, q2))
-            scale = jnp.sqrt(q1)[:, None] * jnp.sqrt(q2)[None, :]
-            correlation = jnp.clip(jnp.where(scale > 0, nngp / jnp.where(scale > 0, scale, 1.0), 0.0), -1.0, 1.0)
-            moment, slope = _series(value1, value2, correlation), _series(slope1, slope2, correlation)
-            nngp = moment + bias**2
+            moment, slope, q1, q2 = moments(activation, nngp, q1, q2, degree)
+            nngp, q1, q2 = moment + bias**2, q1 + bias**2, q2 + bias**2
             ntk = nngp + ntk * slope
-            q1, q2 = (jnp.sum(value**2, axis=1) + bias**2 for value in (value1, value2))
         return nngp, ntk
+
+
+def moments(activation: Any, nngp: Any, q1: Any, q2: Any, degree: int) -> tuple[Any, Any, Any, Any]:
+    """Gaussian expectations of σ and σ', by a series.
+
+    Args:
+        activation: elementwise σ, smooth.
+        nngp: covariances E[u v], [n1, n2].
+        q1: variances E[u²], [n1].
+        q2: variances E[v²], [n2].
+        degree: of the series.
+
+    Returns:
+        E[σ(u) σ(v)] and E[σ'(u) σ'(v)], [n1, n2]; E[σ(u)²], [n1]; E[σ(v)²], [n2].
+    """
+    (value1, slope1), (value2, slope2) = (_coefficients(activation, q, degree) for q in (q1, q2))
+    scale = jnp.sqrt(q1)[:, None] * jnp.sqrt(q2)[None, :]
+    correlation = jnp.clip(jnp.where(scale > 0, nngp / jnp.where(scale > 0, scale, 1.0), 0.0), -1.0, 1.0)
+    own1, own2 = (jnp.sum(value**2, axis=1) for value in (value1, value2))
+    return _series(value1, value2, correlation), _series(slope1, slope2, correlation), own1, own2
 
 
 def _coefficients(activation: Any, variances: Any, degree: int) -> tuple[Any, Any]:
@@ -114,26 +130,47 @@ def _series(a: Any, b: Any, correlation: Any) -> Any:
 
 def _degree(activation: Any, num_hidden: int, bias: float, inputs: np.ndarray) -> int:
     """The degree at which the kernel of the inputs of largest and smallest variance has settled."""
-    variance = (inputs**2).mean(axis=1)
-    order = np.argsort(variance)
-    chosen = np.unique(np.concatenate([order[-(_CHECKED // 2) :], order[: _CHECKED // 2]]))
-    sample = jnp.asarray(inputs[chosen])
-    before, change = _recursion(activation, num_hidden, bias, sample, sample, _DEGREES[0]), np.inf
+    sample = jnp.asarray(inputs[demanding(inputs)])
+    return settled_degree(
+        lambda degree: _recursion(activation, num_hidden, bias, sample, sample, degree), [activation], inputs
+    )
+
+
+def demanding(inputs: np.ndarray) -> np.ndarray:
+    """The rows of largest and smallest variance, on which a degree is chosen."""
+    order = np.argsort((inputs**2).mean(axis=1))
+    return np.unique(np.concatenate([order[-(_CHECKED // 2) :], order[: _CHECKED // 2]]))
+
+
+def settled_degree(kernels: Callable[[int], Sequence[Any]], activations: Sequence[Any], inputs: np.ndarray) -> int:
+    """The lowest degree at which kernels have settled.
+
+    Args:
+        kernels: `degree -> (nngp, ntk)` of some inputs.
+        activations: named where it does not settle.
+        inputs: whose largest variance is named.
+
+    Raises:
+        ValueError: where it does not settle.
+    """
+    before, change = kernels(_DEGREES[0]), np.inf
     for lower, degree in itertools.pairwise(_DEGREES):
-        now = _recursion(activation, num_hidden, bias, sample, sample, degree)
+        now = kernels(degree)
         change = max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in zip(before, now, strict=True))
         if change < _TOLERANCE:
             return lower
         before = now
-    name = getattr(activation, "__name__", str(activation))
+    name = ", ".join(sorted({getattr(function, "__name__", str(function)) for function in activations}))
     raise ValueError(
         f"The infinite-width kernel of {name} does not settle: at quadrature degree {_DEGREES[-1]} and a largest input variance "
-        f"of {variance.max():.3g} it still changes by {change:.1e}. Either {name} has a kink (jax.nn.relu, jax.nn.leaky_relu and "
-        "jnp.abs themselves have closed forms: pass one of them), or the inputs are too large: scale them to variance 1."
+        f"of {(inputs**2).mean(axis=1).max():.3g} it still changes by {change:.1e}. Either {name} has a kink (jax.nn.relu, "
+        "jax.nn.leaky_relu and jnp.abs themselves have closed forms: pass one of them), or the inputs are too large: scale them to "
+        "variance 1."
     )
 
 
-def _concrete(activation: Any, x: Any) -> np.ndarray:
+def concrete(activation: Any, x: Any) -> np.ndarray:
+    """A float64 array; an error where it is traced."""
     try:
         return np.asarray(x, np.float64)
     except jax.errors.TracerArrayConversionError as error:

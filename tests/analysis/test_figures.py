@@ -116,3 +116,17 @@ def test_neither_pyplot_nor_a_setting_of_matplotlib_is_touched(tmp_path):
 def test_importing_the_analysis_loads_neither_matplotlib_nor_xarray():
     code = "import sys, jaxdyn.analysis; assert not {'matplotlib', 'xarray', 'jax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_graph_shows_vertices_edges_and_in_degrees():
+    from jaxdyn.models import graphs
+
+    found = graphs.random_layered((3, 30, 30, 30, 1), law=graphs.uniform(5), seed=0)
+    page = figures.graph(found, max_edges=100)
+    left, right = page.axes[:2]
+    assert [len(part.get_offsets()) for part in left.collections[1:]] == [3, 91]
+    assert len(left.collections[0].get_segments()) == 100
+    assert left.get_title(loc="left") == f"94 vertices, {found.num_edges} edges (100 drawn)"
+    assert sum(bar.get_height() for bar in right.patches) == 61  # vertices beyond the first layer
+    named = figures.graph(graphs.graph((["x", "x", "a"], ["a", "y", "y"])))
+    assert {text.get_text() for text in named.axes[0].texts} == {"x", "a", "y"}

@@ -1,0 +1,33 @@
+"""Directed acyclic graphs, validated, and families of them."""
+
+from jaxdyn.models.graphs.families import (
+    constant,
+    densely_connected,
+    heavy_tailed,
+    layered,
+    pruned,
+    random_layered,
+    small_world,
+    uniform,
+)
+from jaxdyn.models.graphs.graph import Graph, graph
+from jaxdyn.models.graphs.masks import Masks, stack
+from jaxdyn.models.graphs.wiring import by_density, dense, gathered
+
+__all__ = [
+    "Graph",
+    "Masks",
+    "by_density",
+    "constant",
+    "dense",
+    "densely_connected",
+    "gathered",
+    "graph",
+    "heavy_tailed",
+    "layered",
+    "pruned",
+    "random_layered",
+    "small_world",
+    "stack",
+    "uniform",
+]
