@@ -43,6 +43,19 @@ def _convolution() -> Any:
     return jd.models.conv((4, 3, 2), (width,), 1, activation=jnp.cos, pool=jd.models.global_average)
 
 
+def _two_layer_padded() -> Any:
+    return jd.models.two_layer_relu(3, jd.models.Width(maximum=8, active=jnp.asarray(5)))
+
+
+def _general_quadratic() -> Any:
+    return jd.models.general_quadratic(
+        3,
+        gamma=0.3,
+        feature=lambda x: x / jnp.linalg.norm(x, axis=1, keepdims=True),
+        curvature=lambda x, w: x * w[None, :],
+    )
+
+
 def _top_part(task: Any) -> Any:
     probe = jd.probes.SubspaceLoss(2)
     return lambda snapshot: probe(snapshot)["top"]
@@ -71,6 +84,10 @@ MODELS = [
         2,
     ),
     ModelCase("conv_average", _convolution, (4, 3, 2), 1),
+    ModelCase("two_layer_relu", _two_layer_padded, (3,), 1),
+    ModelCase("uv", lambda: jd.models.uv(6), (1,), 1),
+    ModelCase("general_quadratic", _general_quadratic, (3,), 1),
+    ModelCase("pure_quadratic", lambda: jd.models.pure_quadratic(5, gamma=0.4), (3,), 1),
     ModelCase("linen", _linen, (3,), 2),
     ModelCase("nnx", _nnx, (3,), 2),
 ]
