@@ -93,7 +93,7 @@ class TwoLayerReLU:
         known = None if fixed is None else gates(fixed)
 
         def apply(params: Any, x: Any) -> Any:
-            is_open = known if fixed is not None and x is fixed else gates(x)
+            is_open = known if known is not None and x is fixed else gates(x)
             return self._output(jnp.where(is_open, self._hidden(params["u"], x), 0.0), params["v"])
 
         return apply
