@@ -42,7 +42,7 @@ FAILURES = ("none", "diverged", "dead", "loss")
 
 
 class _Bracket(NamedTuple):
-    """Where the search of one member stands; rates are relative."""
+    """Where the search of one member stands: relative rates, why `high` fails, the next of the grid, the curvature at `low`."""
 
     low: Any
     high: Any
@@ -150,27 +150,26 @@ def _searcher(
             is_high = ~(last < final_below * first)
             return jnp.where(has_diverged, 1, jnp.where(is_dead, 2, jnp.where(is_high, 3, 0))), curvature
 
-        bracket, kept = _bisect(outcome, jnp.asarray(grid, scale.dtype), tolerance)
-        return bracket, kept, scale
+        return _bisect(outcome, jnp.asarray(grid, scale.dtype), tolerance), scale
 
     shapes = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
-    closed = hoist.hoist(jax.make_jaxpr(member)(*shapes))
-    flat_member = hoist.call(closed)
-    outputs = jax.tree.structure(jax.eval_shape(member, *shapes))
+    traced, result = jax.make_jaxpr(member, return_shape=True)(*shapes)
+    closed = hoist.hoist(traced)
+    flat_member, outputs = hoist.call(closed), jax.tree.structure(result)
 
     def search(count: int, batch_size: int | None) -> dict[str, np.ndarray]:
         def every(consts: Any, leaves: Any) -> Any:
             return jax.lax.map(lambda own: flat_member(consts, own), leaves, batch_size=batch_size or count)
 
         results = jax.jit(every)(list(closed.consts), leaves)
-        bracket, kept, scale = jax.tree.unflatten(outputs, [np.asarray(result) for result in results])
+        bracket, scale = jax.tree.unflatten(outputs, [np.asarray(result) for result in results])
         return {
             "relative_low": bracket.low,
             "relative_high": bracket.high,
             "low": bracket.low / scale,
             "high": bracket.high / scale,
             "curvature": scale,
-            "final_curvature": kept,
+            "final_curvature": bracket.kept,
             "failure": np.asarray(FAILURES)[bracket.failure],
             "runs": bracket.runs,
         }
@@ -178,19 +177,19 @@ def _searcher(
     return search
 
 
-def _bisect(outcome: Callable[[Any], Any], grid: Any, tolerance: float | int) -> tuple[_Bracket, Any]:
+def _bisect(outcome: Callable[[Any], Any], grid: Any, tolerance: float | int) -> Any:
     """The bracket around the first failing rate of a grid; `outcome` gives (0 or the reason of a failure, a value to keep)."""
     count = len(grid)
     none = jnp.zeros((), jnp.int32)
     empty = jnp.full((), jnp.nan, grid.dtype)
     start = _Bracket(jnp.zeros((), grid.dtype), jnp.full((), jnp.inf, grid.dtype), none, none, empty, none)
 
-    def is_open(state: _Bracket) -> Any:
+    def is_open(state: Any) -> Any:
         is_climbing = jnp.isinf(state.high) & (state.position < count)
         floor = jnp.maximum(state.low, tolerance * grid[0])  # where nothing holds, down to a fraction of the grid
         return is_climbing | (jnp.isfinite(state.high) & (state.high > (1 + tolerance) * floor))
 
-    def go_on(state: _Bracket) -> _Bracket:
+    def go_on(state: Any) -> Any:
         is_climbing = jnp.isinf(state.high)
         rate = jnp.where(is_climbing, grid[jnp.minimum(state.position, count - 1)], (state.low + state.high) / 2)
         reason, value = outcome(rate)
@@ -204,8 +203,7 @@ def _bisect(outcome: Callable[[Any], Any], grid: Any, tolerance: float | int) ->
             runs=state.runs + 1,
         )
 
-    found = jax.lax.while_loop(is_open, go_on, start)
-    return found, found.kept
+    return jax.lax.while_loop(is_open, go_on, start)
 
 
 def _without_rate(run: Callable[..., Training], names: set[str]) -> Callable[..., Any]:

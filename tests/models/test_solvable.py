@@ -107,13 +107,16 @@ def test_a_padded_width_is_the_narrow_network(make, x64):
     np.testing.assert_array_equal(many["u"][:, :5], few["u"])
     np.testing.assert_array_equal(many["v"][:5], few["v"])
     np.testing.assert_allclose(padded.apply(many, x), narrow.apply(few, x), rtol=1e-14)
-    kernels = [jd.geometry.ntk(model.apply, params, x) for model, params in ((padded, many), (narrow, few))]
+    kernels = [
+        jax.jit(lambda params, f=model.apply: jd.geometry.ntk(f, params, x))(params)
+        for model, params in ((padded, many), (narrow, few))
+    ]
     np.testing.assert_allclose(*kernels, rtol=1e-13, atol=1e-15)
 
 
 def test_kernels_are_the_limits_of_wide_networks():
-    """Mean over 20 seeds at width 2000, whose standard error is about 1 % of the diagonal; within 5 %."""
-    for model, dim in ((jd.models.two_layer_relu(3, 2000), 3), (jd.models.uv(2000), 1)):
+    """Mean over 20 seeds at width 500, whose standard error is about 1 % of the diagonal; within 5 %."""
+    for model, dim in ((jd.models.two_layer_relu(3, 500), 3), (jd.models.uv(500), 1)):
         x = jax.random.normal(jax.random.key(1), (4, dim))
         empirical = jax.jit(
             jax.vmap(lambda seed, model=model, x=x: jd.geometry.ntk(model.apply, model.init(jax.random.key(seed)), x))
@@ -145,20 +148,22 @@ def test_the_general_quadratic_model_has_its_gradient_and_hessian(x64):
     w = np.asarray(params["w"])
     value = np.tanh(x) @ w + 0.1 * np.einsum("p,npq,q->n", w, sigma, w)
     np.testing.assert_allclose(model.apply(params, x)[:, 0], value, rtol=1e-12)
-    jacobian = jax.jacobian(lambda w: model.apply({"w": w}, x)[:, 0])(w)
+    jacobian = jax.jit(jax.jacobian(lambda w: model.apply({"w": w}, x)[:, 0]))(w)
     np.testing.assert_allclose(jacobian, np.tanh(x) + 0.2 * sigma @ w, rtol=1e-12)
-    np.testing.assert_allclose(jax.hessian(lambda w: model.apply({"w": w}, x)[:, 0])(w), 0.2 * sigma, atol=1e-12)
+    hessian = jax.jit(jax.hessian(lambda w: model.apply({"w": w}, x)[:, 0]))(w)
+    np.testing.assert_allclose(hessian, 0.2 * sigma, atol=1e-12)
     moved = _moved(params, 2.0)
-    np.testing.assert_allclose(jd.quadratic(model.apply, params)(moved, x), model.apply(moved, x), rtol=1e-12)
+    found = jax.jit(jd.quadratic(model.apply, params))(moved, x)
+    np.testing.assert_allclose(found, model.apply(moved, x), rtol=1e-12)
 
 
 def test_the_pure_quadratic_model_has_a_square_of_the_identity_as_hessian(x64):
     model = jd.models.pure_quadratic(6, gamma=0.3)
     x, w = jnp.array([[3.0, 4.0]]), model.init(jax.random.key(0))["w"]
-    hessian = jax.hessian(lambda w: model.apply({"w": w}, x)[0, 0])(w)
+    hessian = jax.jit(jax.hessian(lambda w: model.apply({"w": w}, x)[0, 0]))(w)
     np.testing.assert_allclose(hessian @ hessian, (0.3 * 5) ** 2 * np.eye(6), atol=1e-13)
     assert abs(np.trace(hessian)) < 1e-13
-    assert not np.any(jax.grad(lambda w: model.apply({"w": w}, x)[0, 0])(jnp.zeros(6)))
+    assert not np.any(jax.jit(jax.grad(lambda w: model.apply({"w": w}, x)[0, 0]))(jnp.zeros(6)))
 
 
 def test_quadratic_models_have_no_infinite_width_kernel():
