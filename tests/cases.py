@@ -73,6 +73,19 @@ def _blocks(width: Any) -> Any:
     return jd.models.block_dag(parents, widths={"x": 3, "h1": width, "h2": 6, "y": 2}, activation=jnp.cos)
 
 
+def _two_layer_padded() -> Any:
+    return jd.models.two_layer_relu(3, jd.models.Width(maximum=8, active=jnp.asarray(5)))
+
+
+def _general_quadratic() -> Any:
+    return jd.models.general_quadratic(
+        3,
+        gamma=0.3,
+        feature=lambda x: x / jnp.linalg.norm(x, axis=1, keepdims=True),
+        curvature=lambda x, w: x * w[None, :],
+    )
+
+
 def _top_part(task: Any) -> Any:
     probe = jd.probes.SubspaceLoss(2)
     return lambda snapshot: probe(snapshot)["top"]
@@ -125,6 +138,10 @@ MODELS = [
     ModelCase("dag_masked", _masked, (3,), 2),
     ModelCase("block_dag", lambda: _blocks(5), (3,), 2),
     ModelCase("block_dag_padded", lambda: _blocks(jd.models.Width(maximum=8, active=jnp.asarray(5))), (3,), 2),
+    ModelCase("two_layer_relu", _two_layer_padded, (3,), 1),
+    ModelCase("uv", lambda: jd.models.uv(6), (1,), 1),
+    ModelCase("general_quadratic", _general_quadratic, (3,), 1),
+    ModelCase("pure_quadratic", lambda: jd.models.pure_quadratic(5, gamma=0.4), (3,), 1),
     ModelCase("linen", _linen, (3,), 2),
     ModelCase("nnx", _nnx, (3,), 2),
 ]

@@ -85,17 +85,21 @@ def evidence(
     loss: DataArray,
     *,
     curvature: DataArray | None = None,
+    lr: DataArray | SupportsFloat | None = None,
+    c: SupportsFloat = 1.0,
     diverged_at: DataArray | None = None,
     dim: str = "step",
     rise: SupportsFloat = 1.1,
     dead_below: SupportsFloat = 1e-6,
     converged_below: SupportsFloat = 1e-6,
 ) -> Dataset:
-    """What the phases are read from.
+    """What the phases are read from, a row a run.
 
     Args:
         loss: see `classify`.
-        curvature: see `classify`.
+        curvature: see `classify`. To compare with 2/η it is λ_max(K), not normalised, such as `probes.NTKNorm`.
+        lr: learning rate η of each member, or of all: a number or an array whose dimensions are the loss's.
+        c: constant of the loss, as of `losses.mse.c(n, k)`; the comparison is of c λ_max(K) with 2/η.
         diverged_at: see `classify`.
         dim: see `classify`.
         rise: see `classify`.
@@ -104,11 +108,20 @@ def evidence(
 
     Returns:
         A dataset without `dim`: `phase`; `start`, `peak`, `final` (losses; peak and final may be infinite or NaN),
-        `peak_step`, `return_step` (first record below the start after the peak, NaN where there is none),
-        `curvature_ratio` (last over first, NaN without curvature), `is_divergent`, `is_dead`.
+        `rise` (peak over start), `peak_step`, `return_step` (first record below the start after the peak, NaN where there is
+        none), `curvature_ratio` (last over first, NaN without curvature), `relative_rate` and `final_relative_rate` (η c λ at
+        the first and the last record: the latter is below 2 where the run ended in curvature below 2/η; NaN without curvature
+        or `lr`), `is_divergent`, `is_dead`.
 
     Raises:
         ValueError: see `classify`.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> loss, kernel = (xr.DataArray(a, dims="step") for a in ([1.0, 40.0, 0.1], [3.0, 2.0, 0.5]))
+        >>> found = evidence(loss, curvature=kernel, lr=1.0)
+        >>> [found[name].item() for name in ("phase", "rise", "peak_step", "return_step", "final_relative_rate")]
+        ['catapult', 40.0, 1.0, 2.0, 0.5]
     """
     import xarray as xr
 
@@ -128,6 +141,7 @@ def evidence(
     has_returned = is_back.any(axis=-1)
     return_step = np.where(has_returned, steps[is_back.argmax(axis=-1)], np.nan)
 
+    first = last = np.full(start.shape, np.nan)
     if curvature is None:
         ratio = np.full(start.shape, np.nan)
         is_dead = _is_stuck(losses, steps) & (final > converged_below * start)
@@ -143,14 +157,20 @@ def evidence(
         ["undecided", "divergent", "dead", "catapult", "lazy"],
         "undecided",
     )
+    unit = _rates(lr, members) * float(c)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        risen = peak / start
     columns = {
         "phase": phase,
         "start": start,
         "peak": peak,
         "final": final,
+        "rise": risen,
         "peak_step": steps[where_peak],
         "return_step": return_step,
         "curvature_ratio": ratio,
+        "relative_rate": unit * first,
+        "final_relative_rate": unit * last,
         "is_divergent": is_divergent,
         "is_dead": is_dead,
     }
@@ -188,6 +208,13 @@ def _ends(curvature: Any, dim: str, members: Any) -> tuple[np.ndarray, np.ndarra
         )
     first, last = (_match(curvature.isel({dim: i}, drop=True), members, "curvature", np.nan) for i in (0, -1))
     return first, last
+
+
+def _rates(lr: Any, members: Any) -> np.ndarray:
+    """Learning rates laid out like the members, NaN where there are none."""
+    if lr is None or not hasattr(lr, "dims"):
+        return np.full(members.shape, np.nan if lr is None else float(lr))
+    return _match(lr, members, "lr", np.nan)
 
 
 def _match(array: Any, members: Any, name: str, missing: float) -> np.ndarray:

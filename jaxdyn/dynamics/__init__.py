@@ -2,7 +2,7 @@
 
 from jaxdyn.dynamics.record import Record, Snapshot, Timetable, pieces, record, timetable
 from jaxdyn.dynamics.schedule import Schedule, at, every, log_spaced
-from jaxdyn.dynamics.training import Training, Variable, advance, anchored, init, observe, train, variables
+from jaxdyn.dynamics.training import Training, Variable, advance, anchored, batch_key, init, observe, train, variables
 from jaxdyn.dynamics.trajectory import State, Trajectory
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "advance",
     "anchored",
     "at",
+    "batch_key",
     "every",
     "init",
     "log_spaced",

@@ -151,6 +151,11 @@ def train(training: Training) -> Trajectory:
     return Trajectory(values, state, state.diverged_at)
 
 
+def batch_key(key: Any) -> Any:
+    """The key that a training with this key calls its sampler with: its stream of minibatches."""
+    return jax.random.fold_in(key, _BATCHES)
+
+
 class Variable(NamedTuple):
     """One variable of a dataset, as a record yields it.
 
@@ -199,7 +204,7 @@ class _Run:
         self.training = training
         self.apply: Apply = training.expand(training.model.apply, training.params0)
         self.optimizer = optax.with_extra_args_support(training.optimizer)
-        self.batch_key = jax.random.fold_in(training.key, _BATCHES)
+        self.batch_key = batch_key(training.key)
 
     def batch(self, step: Any) -> tuple[Any, Any]:
         return self.training.sampler(self.training.task, self.batch_key, step)

@@ -5,6 +5,7 @@ from jaxdyn.ensemble.placement import use_cores
 from jaxdyn.ensemble.plan import Cell, Layout, Plan, plan
 from jaxdyn.ensemble.processes import connect
 from jaxdyn.ensemble.progress import Bar, Glance, Lines, Progress, Silent, watch
+from jaxdyn.ensemble.search import maximal_learning_rate
 from jaxdyn.ensemble.speed import Speed, calibrate
 from jaxdyn.ensemble.sweep import sweep
 
@@ -24,6 +25,7 @@ __all__ = [
     "budget",
     "calibrate",
     "connect",
+    "maximal_learning_rate",
     "plan",
     "sweep",
     "use_cores",

@@ -18,6 +18,14 @@ from jaxdyn.models.dag import dag, masked_dag
 from jaxdyn.models.flax import from_linen, from_nnx
 from jaxdyn.models.mlp import mlp
 from jaxdyn.models.scaling import maximal_update, ntk, standard
+from jaxdyn.models.solvable import (
+    frozen_gates,
+    frozen_gates_on,
+    general_quadratic,
+    pure_quadratic,
+    two_layer_relu,
+    uv,
+)
 from jaxdyn.models.taylor import exact, linear, quadratic, taylor
 from jaxdyn.models.width import Width, widths
 
@@ -38,7 +46,10 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "frozen",
+    "frozen_gates",
+    "frozen_gates_on",
     "gaussian",
+    "general_quadratic",
     "global_average",
     "graphs",
     "linear",
@@ -46,10 +57,13 @@ __all__ = [
     "maximal_update",
     "mlp",
     "ntk",
+    "pure_quadratic",
     "quadratic",
     "shared",
     "signs",
     "standard",
     "taylor",
+    "two_layer_relu",
+    "uv",
     "widths",
 ]

@@ -5,21 +5,24 @@ for η < 2 / (c λ_max(K)), K the whole nk × nk kernel. For other losses the Ga
 c JᵀJ, H the Hessian of the loss in the outputs. The rate without units, η_rel = η c λ_max(K_0), is lazy below 2;
 quadratic models catapult between 2 and 4 and diverge above.
 
-This is not 2 over the sharpness: the Hessian of a network's loss also has the term Σ r_i H_{f_i}, which is O(1/√m) at
-initialisation. Nor is it the largest rate at which a network trains.
+This is not 2 over the sharpness: the Hessian of a network's loss also has the term c Σ r_i H_{f_i}, which is O(1/√m) at
+initialisation; `hessian_critical_learning_rate` has it. Nor is it the largest rate at which a network trains
+(`ensemble.maximal_learning_rate` searches for that one). A minibatch has its own (`batch_critical_learning_rate`).
 
 References:
     Lewkowycz et al., arXiv 2003.02218, section 2. Zhu et al., arXiv 2205.11787, section 3.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Integer, Num
 
 from jaxdyn import geometry
-from jaxdyn._typing import Apply, Loss, Params
+from jaxdyn._typing import Apply, Key, Loss, Params, Sampler
 from jaxdyn.geometry import operators, spectrum
 from jaxdyn.losses import Quadratic
 
@@ -33,8 +36,7 @@ TOLERANCE = 1e-4
 def critical_learning_rate(apply: Apply, params: Params, task: Any, *, loss: Loss) -> Float[Array, ""]:
     """The learning rate 2 / λ_max above which the linearised model diverges under full-batch gradient descent.
 
-    May be traced and vmapped, so a run can ask for its own critical rate. For the critical rate of a batch, give a
-    task that holds the batch: `dataclasses.replace(task, x=x, y=y)`.
+    May be traced and vmapped, so a run can ask for its own critical rate.
 
     Args:
         apply: the function, `(params, x: [n, *d]) -> [n, k]`.
@@ -53,6 +55,73 @@ def critical_learning_rate(apply: Apply, params: Params, task: Any, *, loss: Los
         0.4
     """
     return 2.0 / curvature(apply, params, task, loss=loss)
+
+
+def hessian_critical_learning_rate(apply: Apply, params: Params, task: Any, *, loss: Loss) -> Float[Array, ""]:
+    """The learning rate 2 / λ_max(H_L), H_L the Hessian of the loss in the parameters: the definition of paper 2205.11787.
+
+    Equal to `critical_learning_rate` for a linear model. The Hessian of a network has a further term, O(1/√m) in norm at
+    initialisation; its effect on the largest eigenvalue was measured to fall like 1/m for two layers.
+    By Lanczos on products with H_L, two to three gradients each, to a relative residual of `TOLERANCE`.
+
+    Args:
+        apply: the function, `(params, x: [n, *d]) -> [n, k]`.
+        params: where.
+        task: its training inputs `x` and targets `y`.
+        loss: any `(prediction, y) -> scalar`.
+
+    Returns:
+        2 / λ_max, a scalar; negative where the Hessian has no positive eigenvalue, NaN where Lanczos did not converge.
+
+    Example:
+        >>> from jaxdyn import losses, tasks
+        >>> task = tasks.from_arrays(jnp.array([[1.0], [2.0]]), jnp.zeros((2, 1)))
+        >>> rate = hessian_critical_learning_rate(lambda w, x: x * w, jnp.array(1.0), task, loss=losses.half_sum)
+        >>> round(float(rate), 6)
+        0.4
+    """
+    with jax.default_matmul_precision("highest"):
+        key = jax.random.key(0)
+        found = geometry.sharpness(apply, params, task.x, task.y, loss=loss, key=key, tolerance=TOLERANCE)
+        return jnp.where(found.converged[0], 2.0 / found.values[0], jnp.nan)
+
+
+def batch_critical_learning_rate(
+    apply: Apply,
+    params: Params,
+    task: Any,
+    *,
+    loss: Loss,
+    sampler: Sampler,
+    key: Key,
+    step: Integer[ArrayLike, ""],
+) -> Float[Array, ""]:
+    """The critical rate η_crit(X_b) = 2 / (c_b λ_max(K(X_b, X_b))) of the batch that a sampler draws at a step.
+
+    The constant is that of the batch, such as 2/b for `losses.mse`. May be vmapped over steps.
+
+    Args:
+        apply: the function, `(params, x: [n, *d]) -> [n, k]`.
+        params: where it is linearised.
+        task: all training examples.
+        loss: as for `critical_learning_rate`.
+        sampler: `full_batch` or `minibatch(b)`.
+        key: the key the sampler is called with; that of a run is `dynamics.batch_key(training.key)`.
+        step: completed steps before the batch.
+
+    Returns:
+        The rate, a scalar.
+
+    Example:
+        >>> from jaxdyn import losses, tasks
+        >>> task = tasks.from_arrays(jnp.array([[1.0], [2.0]]), jnp.zeros((2, 1)))
+        >>> rates = [batch_critical_learning_rate(lambda w, x: x * w, jnp.array(1.0), task, loss=losses.half_sum,
+        ...          sampler=tasks.minibatch(1), key=jax.random.key(0), step=step) for step in range(2)]
+        >>> sorted(round(float(rate), 4) for rate in rates)  # 2/1 and 2/4
+        [0.5, 2.0]
+    """
+    x, y = sampler(task, key, step)
+    return critical_learning_rate(apply, params, replace(task, x=x, y=y), loss=loss)
 
 
 def relative_rate(

@@ -65,6 +65,25 @@ def test_the_evidence_is_what_the_curves_show():
     assert np.isnan(found.return_step.sel(ratio=5.0))
 
 
+def test_the_evidence_tells_peak_and_final_curvature_against_two_over_the_rate():
+    ratios = (1.5, 2.8, 5.0)
+    loss, kernel = _arrays(ratios)
+    lr = xr.DataArray(np.array(ratios) / 0.5, dims="ratio", coords={"ratio": list(ratios)})  # c = ½, λ_0 = 1
+    found = phases.evidence(loss, curvature=kernel, lr=lr, c=0.5)
+    np.testing.assert_allclose(found.relative_rate, ratios, rtol=1e-12)
+    np.testing.assert_allclose(found.final_relative_rate[:2], (ratios * kernel.values[:, -1])[:2], rtol=1e-12)
+    assert (found.final_relative_rate[:2] < 2).all()
+    np.testing.assert_allclose(found.rise.sel(ratio=2.8), loss.sel(ratio=2.8).max() / loss.sel(ratio=2.8)[0])
+    assert found.rise.sel(ratio=1.5) == 1
+    assert phases.classify(loss, curvature=kernel).equals(found.phase)
+    same = phases.evidence(loss.sel(ratio=2.8), curvature=kernel.sel(ratio=2.8), lr=2.8)
+    np.testing.assert_allclose(same.final_relative_rate, found.final_relative_rate.sel(ratio=2.8), rtol=1e-12)
+    for without in (phases.evidence(loss, lr=2.0), phases.evidence(loss, curvature=kernel)):
+        assert np.isnan(without.final_relative_rate).all()
+    with pytest.raises(ValueError, match="`lr` has the dimensions"):
+        phases.evidence(loss, lr=xr.DataArray(np.ones(2), dims="seed"))
+
+
 @pytest.mark.parametrize("with_curvature", [True, False])
 def test_a_network_without_a_living_neuron_is_dead(with_curvature):
     loss, kernel = (xr.DataArray(a, dims="step") for a in _dying_network())

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -156,3 +157,65 @@ def test_a_nan_parameter_has_a_nan_rate(monkeypatch):
     for rows in (1024, 1):
         monkeypatch.setattr(critical, "DENSE_ROWS", rows)
         assert np.isnan(jd.theory.critical_learning_rate(model.apply, broken, task, loss=jd.losses.mse))
+
+
+def test_the_hessian_gives_the_same_rate_for_a_linear_model(x64):
+    model, params, task = _problem(k=1)
+    linear = jd.linear(model.apply, params)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    rates = [
+        rate(linear, moved, task, loss=jd.losses.mse)
+        for rate in (jd.theory.critical_learning_rate, jd.theory.hessian_critical_learning_rate)
+    ]
+    np.testing.assert_allclose(*rates, rtol=1e-7)
+
+
+def test_the_hessian_rate_of_a_network_is_that_of_its_dense_hessian(x64):
+    model, params, task = _problem(k=1)
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    dense = jax.hessian(lambda w: jd.losses.mse(model.apply(unravel(w), task.x), task.y))(flat)
+    found = jd.theory.hessian_critical_learning_rate(model.apply, params, task, loss=jd.losses.mse)
+    np.testing.assert_allclose(found, 2 / np.linalg.eigvalsh(dense)[-1], rtol=1e-6)
+
+
+def test_kernel_and_hessian_rates_of_wide_networks_differ_by_less_than_one_over_root_m(x64):
+    """The slope in m of the root mean square relative difference, 16 seeds, m = 64 and 1024, is −1 to within 0.35.
+
+    The first criterion, −1/2 to within 1/4 on seeds 0 to 15, was not met: the slope was −1.14. The term Σ r_i H_{f_i} is
+    O(1/√m) in norm, but its first-order effect on the top eigenvalue averages over m neurons and the second is its square,
+    so both are O(1/m). Seeds 16 to 31 test that.
+    """
+    x = jax.random.normal(jax.random.key(0), (6, 4))
+    task = jd.tasks.from_arrays(x, x[:, :1] * x[:, 1:2])
+
+    def gap(width):
+        model = jd.models.two_layer_relu(4, width)
+
+        def one(seed):
+            params = model.init(jax.random.key(seed))
+            kernel = jd.theory.critical_learning_rate(model.apply, params, task, loss=jd.losses.mse)
+            hessian = jd.theory.hessian_critical_learning_rate(model.apply, params, task, loss=jd.losses.mse)
+            return hessian / kernel - 1
+
+        return float(jnp.sqrt(jnp.mean(jax.jit(lambda s: jax.lax.map(one, s))(jnp.arange(16, 32)) ** 2)))
+
+    assert abs(np.log(gap(1024) / gap(64)) / np.log(16) + 1) < 0.35
+
+
+def test_the_batch_rate_is_that_of_the_batch_a_run_sees(x64):
+    model, params, task = _problem(k=1)
+    sampler, key = jd.minibatch(4), jax.random.key(5)
+    training = jd.Training(
+        model, task, optax.sgd(0.01), steps=3, key=key, params0=params, sampler=sampler,
+        record=jd.record(jd.every(1), batch=lambda snapshot: snapshot.batch[0]),
+    )  # fmt: skip
+    batches = jd.train(training).values["batch"]
+    rates = jax.vmap(
+        lambda step: jd.theory.batch_critical_learning_rate(
+            model.apply, params, task, loss=jd.losses.mse, sampler=sampler, key=jd.dynamics.batch_key(key), step=step
+        )
+    )(jnp.arange(4))
+    for batch, rate in zip(batches, rates, strict=True):
+        jacobian = _jacobian(model, params, dataclasses.replace(task, x=batch, y=task.y[:4]))
+        np.testing.assert_allclose(rate, 2 / (2 / 4 * np.linalg.eigvalsh(jacobian @ jacobian.T)[-1]), rtol=1e-10)
+    assert len(set(rates.tolist())) == 4
