@@ -71,6 +71,13 @@ MODELS = [
         2,
     ),
     ModelCase("conv_average", _convolution, (4, 3, 2), 1),
+    ModelCase(
+        "wide_resnet",
+        lambda: jd.models.wide_resnet((4, 4, 1), 2, widen=1, channels=2, normalise=jd.models.group_norm(2)),
+        (4, 4, 1),
+        2,
+    ),
+    ModelCase("vit", lambda: jd.models.vit((4, 4, 2), 1, patch=2, width=4, heads=2, depth=1, expansion=2), (32,), 1),
     ModelCase("linen", _linen, (3,), 2),
     ModelCase("nnx", _nnx, (3,), 2),
 ]
