@@ -112,6 +112,7 @@ PROBES = [
     ),
     ProbeCase("FunctionHessianNorm", lambda task: jd.probes.FunctionHessianNorm(task.x[:3]), (3, 2)),
     ProbeCase("SubspaceLoss", _top_part, ()),
+    ProbeCase("BatchCriticalRate", lambda task: jd.probes.BatchCriticalRate(), ()),
     ProbeCase("AGOP", lambda task: jd.probes.AGOP(), (3, 3)),
     ProbeCase("AGOP_layer", lambda task: jd.probes.AGOP(layer="dense_1/weight"), (16, 16)),
     ProbeCase("AGOPAlignment", lambda task: jd.probes.AGOPAlignment(task.x, to=jnp.eye(3)), ()),

@@ -1,6 +1,6 @@
 """Named observables of a run: `Snapshot -> Array`, each with the names of its dimensions."""
 
-from jaxdyn.probes.curvature import FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
+from jaxdyn.probes.curvature import BatchCriticalRate, FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
 from jaxdyn.probes.features import AGOP, AGOPAlignment, FeatureAnsatz
 from jaxdyn.probes.learning import Accuracy, BatchLoss, Loss, Outputs, TestLoss
 from jaxdyn.probes.linearity import (
@@ -16,6 +16,7 @@ __all__ = [
     "AGOP",
     "AGOPAlignment",
     "Accuracy",
+    "BatchCriticalRate",
     "BatchLoss",
     "Displacement",
     "FeatureAnsatz",

@@ -1,0 +1,121 @@
+"""Raises of the rate: what each is followed by, where it happens by a hand-made loop, the guard, and ensembles.
+
+Setting and claims were fixed together: width 512, n = 100, rate 0.9 critical, then 1.2 critical below a loss of 0.2, three raises. A raise is followed by
+a catapult if the loss rises above twice its value and above the level, comes back below it, and leaves λ_max lower.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdyn as jd
+
+LEVEL = 0.2
+
+
+def _run(width=512, n=100, steps=100, ratio=1.2, num=3, seed=1, **changes):
+    task = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=5, n=n)
+    model = jd.models.mlp((5, width, 1), activation=jax.nn.relu)
+    key = jax.random.key(seed)
+    params0 = model.init(key)
+    critical = jd.theory.critical_learning_rate(model.apply, params0, task, loss=jd.losses.mse)
+    descent = jd.dynamics.catapults(
+        0.9 * critical, apply=model.apply, x=task.x, loss=jd.losses.mse, ratio=ratio, level=LEVEL, num=num, **changes
+    )
+    record = jd.record(
+        jd.every(1), loss=jd.probes.Loss(), ntk=jd.probes.NTKNorm(task.x), rate=lambda s: s.optimizer_state.rate
+    )
+    return jd.Training(model, task, descent, steps=steps, key=key, params0=params0, record=record)
+
+
+def test_each_raise_is_followed_by_a_catapult_that_lowers_the_curvature(x64):
+    run = _run()
+    found = jax.jit(lambda: jd.train(run))()
+    state = found.final.opt_state
+    loss, ntk, rate = (np.asarray(found.values[name]) for name in ("loss", "ntk", "rate"))
+    raised = np.asarray(state.raised_at)
+    assert state.num_raised == 3
+    assert state.num_retreats == 0
+    for at, until in zip(raised, [*raised[1:], 100], strict=True):
+        assert loss[at] < LEVEL
+        assert loss[at:until].max() > max(2 * loss[at], LEVEL)
+        assert loss[until] < LEVEL
+        assert ntk[until] < ntk[at]
+        c = 2 / 100
+        np.testing.assert_allclose(rate[at + 1 : until + 1], max(rate[at], 1.2 * 2 / (c * ntk[at])), rtol=1e-5)
+    np.testing.assert_allclose(state.curvatures, ntk[raised], rtol=1e-5)
+    assert (np.diff(rate) >= 0).all()
+    assert (rate[: raised[0] + 1] == rate[0]).all()
+
+
+def test_the_run_is_plain_descent_with_those_rates(x64):
+    run = _run(width=32, n=20, steps=12, ratio=1.1, num=1)
+    found = jd.train(run)
+    assert found.final.opt_state.num_raised == 1
+    params = run.params0
+    step = jax.jit(jax.value_and_grad(lambda p: jd.losses.mse(run.model.apply(p, run.task.x), run.task.y)))
+    for t in range(12):
+        value, grad = step(params)
+        np.testing.assert_allclose(value, found.values["loss"][t], rtol=1e-7)
+        params = jax.tree.map(lambda w, g, rate=found.values["rate"][t + 1]: w - rate * g, params, grad)
+
+
+def test_the_guard_keeps_a_run_that_would_diverge():
+    def train(ceiling):
+        return jd.train(_run(width=64, n=20, steps=60, ratio=6.0, num=1, ceiling=ceiling))
+
+    free, guarded = train(np.inf), train(100.0)
+    assert free.diverged_at > 0
+    assert guarded.diverged_at == -1
+    assert guarded.final.opt_state.num_retreats > 0
+    assert np.isfinite(guarded.values["loss"]).all()
+
+
+def test_members_of_an_ensemble_raise_when_they_would_alone(x64):
+    def run(ratio, seed):
+        return _run(width=32, n=20, steps=12, ratio=ratio, num=2, seed=seed)
+
+    together = jd.sweep(run, vmap={"ratio": np.array([1.1, 1.3]), "seed": np.arange(2)})
+    alone = jd.train(run(1.3, 1)).values
+    for name in ("loss", "rate"):
+        np.testing.assert_allclose(together[name].sel(ratio=1.3, seed=1), alone[name], rtol=1e-6)
+    assert (together.rate.max("step") > together.rate.isel(step=0)).any()
+
+
+def test_momentum_may_be_chained_before_it():
+    run = _run(width=32, n=20, steps=4)
+    model, task = run.model, run.task
+    rule = {"apply": model.apply, "x": task.x, "loss": jd.losses.mse, "ratio": 1.2, "level": 1e-6, "num": 1}
+    chained = optax.chain(optax.trace(0.9), jd.dynamics.catapults(0.01, **rule))
+    ours = jd.train(jd.Training(model, task, chained, steps=4, key=jax.random.key(1)))
+    plain = jd.train(jd.Training(model, task, optax.sgd(0.01, momentum=0.9), steps=4, key=jax.random.key(1)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours.final.params, plain.final.params)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"ratio": 1.0}, ValueError, "ratio"),
+        ({"level": -1.0}, ValueError, "level"),
+        ({"num": -1}, ValueError, "num"),
+        ({"ceiling": 0.5}, ValueError, "ceiling"),
+        ({"retreat": 1.5}, ValueError, "retreat"),
+        ({"loss": jd.losses.cross_entropy}, TypeError, "quadratic"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(change, error, words):
+    rule = {"loss": jd.losses.mse, "ratio": 1.2, "level": 0.1, "num": 1} | change
+    arguments = {"apply": lambda p, x: x * p, "x": jnp.ones((2, 1))} | rule
+    with pytest.raises((error, TypeError), match=words):
+        jd.dynamics.catapults(0.1, **arguments)
+
+
+def test_without_the_loss_there_is_an_error_that_says_so():
+    descent = jd.dynamics.catapults(
+        0.1, apply=lambda p, x: x * p, x=jnp.ones((2, 1)), loss=jd.losses.mse, ratio=1.2, level=0.1, num=1
+    )
+    params = jnp.ones(())
+    with pytest.raises(ValueError, match="value=loss"):
+        descent.update(params, descent.init(params), params)
