@@ -16,6 +16,7 @@ References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815 (multiple catapults in GD). The rule, the arming and the guard are ours.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdyn._typing import Apply
+from jaxdyn._typing import Apply, Loss
 from jaxdyn.geometry import operators, spectrum
 from jaxdyn.losses import Quadratic
 
@@ -61,7 +62,7 @@ def catapults(
     *,
     apply: Apply,
     x: Any,
-    loss: Quadratic,
+    loss: Loss,
     ratio: Any,
     level: Any,
     num: int,
@@ -91,9 +92,8 @@ def catapults(
         A transformation with a `CatapultState`. Chain a momentum before it with `optax.chain`.
 
     Raises:
-        ValueError: for a ratio of at most 1, a negative level or number, a retreat outside (0, 1] (numbers only, tracers pass); or,
-            when it runs, without the `value` that trainings pass.
-        TypeError: for a loss that is not quadratic.
+        ValueError: for a loss that is not quadratic, a ratio of at most 1, a negative level or number, a retreat outside (0, 1] (numbers
+            only, tracers pass); or, when it runs, without the `value` that trainings pass.
 
     Example:
         >>> import jaxdyn as jd
@@ -105,7 +105,7 @@ def catapults(
         >>> jd.train(run).values["rate"].shape
         (6,)
     """
-    _check(loss, ratio, level, num, ceiling, retreat)
+    normalisation = _checked(loss, ratio, level, num, ceiling, retreat)
 
     def init(params: Any) -> CatapultState:
         outputs = jax.eval_shape(apply, params, x)
@@ -151,7 +151,7 @@ def catapults(
                 "optimizer in `optax.with_extra_args_support`."
             )
         outputs = jax.eval_shape(apply, params, x)
-        c = loss.c(*outputs.shape)
+        c = normalisation(*outputs.shape)
         highest = jnp.where(state.count == 0, jnp.asarray(ceiling, state.rate.dtype) * value, state.ceiling)
         is_armed = state.is_armed | (value > level)
         is_down = is_armed & (value < level) & (state.num_raised < num)
@@ -179,9 +179,12 @@ def catapults(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check(loss: Any, ratio: Any, level: Any, num: int, ceiling: Any, retreat: float) -> None:
+def _checked(
+    loss: Any, ratio: Any, level: Any, num: int, ceiling: Any, retreat: float | int
+) -> Callable[[int, int], float]:
+    """The loss's c, as a function of n and k."""
     if not isinstance(loss, Quadratic):
-        raise TypeError(
+        raise ValueError(
             f"The critical rate 2 / (c λ_max) needs a quadratic loss such as `jd.losses.mse`, which states its c, but got {loss!r}."
         )
     if num < 0:
@@ -191,3 +194,4 @@ def _check(loss: Any, ratio: Any, level: Any, num: int, ceiling: Any, retreat: f
     for name, number, least in (("ratio", ratio, 1.0), ("level", level, 0.0), ("ceiling", ceiling, 1.0)):
         if isinstance(number, float | int | np.ndarray) and not (np.asarray(number) > least).all():
             raise ValueError(f"`{name}` must exceed {least:g}, but is {number}.")
+    return loss.c

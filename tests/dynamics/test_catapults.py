@@ -1,7 +1,7 @@
 """Raises of the rate: what each is followed by, where it happens by a hand-made loop, the guard, and ensembles.
 
-Setting and claims were fixed together: width 512, n = 100, rate 0.9 critical, then 1.2 critical below a loss of 0.2, three raises. A raise is followed by
-a catapult if the loss rises above twice its value and above the level, comes back below it, and leaves λ_max lower.
+The setting of the first test: width 512, n = 100, rate 0.9 critical, then 1.2 critical below a loss of 0.2, three raises. A raise is
+followed by a catapult if the loss rises above twice its value and above the level, comes back below it, and leaves λ_max lower.
 """
 
 import jax
@@ -15,7 +15,7 @@ import jaxdyn as jd
 LEVEL = 0.2
 
 
-def _run(width=512, n=100, steps=100, ratio=1.2, num=3, seed=1, **changes):
+def _run(width=512, n=100, steps=100, ratio=1.2, num=3, seed=1, with_kernel=False, **changes):
     task = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=5, n=n)
     model = jd.models.mlp((5, width, 1), activation=jax.nn.relu)
     key = jax.random.key(seed)
@@ -24,15 +24,13 @@ def _run(width=512, n=100, steps=100, ratio=1.2, num=3, seed=1, **changes):
     descent = jd.dynamics.catapults(
         0.9 * critical, apply=model.apply, x=task.x, loss=jd.losses.mse, ratio=ratio, level=LEVEL, num=num, **changes
     )
-    record = jd.record(
-        jd.every(1), loss=jd.probes.Loss(), ntk=jd.probes.NTKNorm(task.x), rate=lambda s: s.optimizer_state.rate
-    )
+    probes = {"ntk": jd.probes.NTKNorm(task.x)} if with_kernel else {}
+    record = jd.record(jd.every(1), loss=jd.probes.Loss(), rate=lambda s: s.optimizer_state.rate, **probes)
     return jd.Training(model, task, descent, steps=steps, key=key, params0=params0, record=record)
 
 
 def test_each_raise_is_followed_by_a_catapult_that_lowers_the_curvature(x64):
-    run = _run()
-    found = jax.jit(lambda: jd.train(run))()
+    found = jax.jit(lambda: jd.train(_run(with_kernel=True)))()
     state = found.final.opt_state
     loss, ntk, rate = (np.asarray(found.values[name]) for name in ("loss", "ntk", "rate"))
     raised = np.asarray(state.raised_at)
@@ -52,7 +50,7 @@ def test_each_raise_is_followed_by_a_catapult_that_lowers_the_curvature(x64):
 
 def test_the_run_is_plain_descent_with_those_rates(x64):
     run = _run(width=32, n=20, steps=12, ratio=1.1, num=1)
-    found = jd.train(run)
+    found = jax.jit(lambda: jd.train(run))()
     assert found.final.opt_state.num_raised == 1
     params = run.params0
     step = jax.jit(jax.value_and_grad(lambda p: jd.losses.mse(run.model.apply(p, run.task.x), run.task.y)))
@@ -63,6 +61,7 @@ def test_the_run_is_plain_descent_with_those_rates(x64):
 
 
 def test_the_guard_keeps_a_run_that_would_diverge():
+    @jax.jit
     def train(ceiling):
         return jd.train(_run(width=64, n=20, steps=60, ratio=6.0, num=1, ceiling=ceiling))
 
@@ -78,37 +77,45 @@ def test_members_of_an_ensemble_raise_when_they_would_alone(x64):
         return _run(width=32, n=20, steps=12, ratio=ratio, num=2, seed=seed)
 
     together = jd.sweep(run, vmap={"ratio": np.array([1.1, 1.3]), "seed": np.arange(2)})
-    alone = jd.train(run(1.3, 1)).values
+    alone = jax.jit(lambda: jd.train(run(1.3, 1)).values)()
     for name in ("loss", "rate"):
         np.testing.assert_allclose(together[name].sel(ratio=1.3, seed=1), alone[name], rtol=1e-6)
     assert (together.rate.max("step") > together.rate.isel(step=0)).any()
 
 
 def test_momentum_may_be_chained_before_it():
-    run = _run(width=32, n=20, steps=4)
-    model, task = run.model, run.task
-    rule = {"apply": model.apply, "x": task.x, "loss": jd.losses.mse, "ratio": 1.2, "level": 1e-6, "num": 1}
-    chained = optax.chain(optax.trace(0.9), jd.dynamics.catapults(0.01, **rule))
-    ours = jd.train(jd.Training(model, task, chained, steps=4, key=jax.random.key(1)))
-    plain = jd.train(jd.Training(model, task, optax.sgd(0.01, momentum=0.9), steps=4, key=jax.random.key(1)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours.final.params, plain.final.params)
+    rule = {
+        "apply": lambda p, x: x * p,
+        "x": jnp.ones((2, 1)),
+        "loss": jd.losses.mse,
+        "ratio": 1.2,
+        "level": 0.1,
+        "num": 1,
+    }
+    chained = optax.with_extra_args_support(optax.chain(optax.trace(0.9), jd.dynamics.catapults(0.01, **rule)))
+    plain = optax.sgd(0.01, momentum=0.9)
+    params, ours, theirs = jnp.ones(()), chained.init(jnp.ones(())), plain.init(jnp.ones(()))
+    for grad in (1.0, -2.0):
+        update, ours = chained.update(jnp.asarray(grad), ours, params, value=jnp.asarray(5.0))
+        expected, theirs = plain.update(jnp.asarray(grad), theirs, params)
+        np.testing.assert_allclose(update, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
+    ("change", "words"),
     [
-        ({"ratio": 1.0}, ValueError, "ratio"),
-        ({"level": -1.0}, ValueError, "level"),
-        ({"num": -1}, ValueError, "num"),
-        ({"ceiling": 0.5}, ValueError, "ceiling"),
-        ({"retreat": 1.5}, ValueError, "retreat"),
-        ({"loss": jd.losses.cross_entropy}, TypeError, "quadratic"),
+        ({"ratio": 1.0}, "ratio"),
+        ({"level": -1.0}, "level"),
+        ({"num": -1}, "num"),
+        ({"ceiling": 0.5}, "ceiling"),
+        ({"retreat": 1.5}, "retreat"),
+        ({"loss": jd.losses.cross_entropy}, "quadratic"),
     ],
 )
-def test_rules_that_make_no_sense_are_refused(change, error, words):
+def test_rules_that_make_no_sense_are_refused(change, words):
     rule = {"loss": jd.losses.mse, "ratio": 1.2, "level": 0.1, "num": 1} | change
     arguments = {"apply": lambda p, x: x * p, "x": jnp.ones((2, 1))} | rule
-    with pytest.raises((error, TypeError), match=words):
+    with pytest.raises(ValueError, match=words):
         jd.dynamics.catapults(0.1, **arguments)
 
 

@@ -155,12 +155,11 @@ def test_batch_critical_rate_is_that_of_the_batch_that_enters_the_next_step(max_
         weight=lambda snapshot: snapshot.params["dense_0"]["weight"],
         readout=lambda snapshot: snapshot.params["dense_1"]["weight"],
     )
-    found = jd.train(
-        jd.Training(
-            model, task, optax.sgd(0.05), steps=3, key=jax.random.key(1), sampler=jd.minibatch(6), record=record
-        )
-    ).values
-    for t in range(4):
+    run = jd.Training(
+        model, task, optax.sgd(0.05), steps=3, key=jax.random.key(1), sampler=jd.minibatch(6), record=record
+    )
+    found = jax.jit(lambda: jd.train(run).values)()
+    for t in (0, 3):
         params = {"dense_0": {"weight": found["weight"][t]}, "dense_1": {"weight": found["readout"][t]}}
         batch = jd.tasks.from_arrays(found["x"][t], jnp.zeros((6, 2)))
         expected = jd.theory.critical_learning_rate(model.apply, params, batch, loss=jd.losses.mse)
