@@ -142,6 +142,13 @@ MODELS = [
     ModelCase("uv", lambda: jd.models.uv(6), (1,), 1),
     ModelCase("general_quadratic", _general_quadratic, (3,), 1),
     ModelCase("pure_quadratic", lambda: jd.models.pure_quadratic(5, gamma=0.4), (3,), 1),
+    ModelCase(
+        "wide_resnet",
+        lambda: jd.models.wide_resnet((4, 4, 1), 2, widen=1, channels=2, normalise=jd.models.group_norm(2)),
+        (4, 4, 1),
+        2,
+    ),
+    ModelCase("vit", lambda: jd.models.vit((4, 4, 2), 1, patch=2, width=4, heads=2, depth=1, expansion=2), (32,), 1),
     ModelCase("linen", _linen, (3,), 2),
     ModelCase("nnx", _nnx, (3,), 2),
 ]
@@ -191,6 +198,7 @@ PROBES = [
     ProbeCase("PLRatio", lambda task: jd.probes.PLRatio(), ()),
     ProbeCase("PathLength", lambda task: jd.probes.PathLength(), ()),
     ProbeCase("SubspaceLoss", _top_part, ()),
+    ProbeCase("BatchCriticalRate", lambda task: jd.probes.BatchCriticalRate(), ()),
     ProbeCase("AGOP", lambda task: jd.probes.AGOP(), (3, 3)),
     ProbeCase("AGOP_layer", lambda task: jd.probes.AGOP(layer="dense_1/weight"), (16, 16)),
     ProbeCase("AGOPAlignment", lambda task: jd.probes.AGOPAlignment(task.x, to=jnp.eye(3)), ()),

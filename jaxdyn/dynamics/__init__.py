@@ -1,11 +1,13 @@
 """The time evolution of one network."""
 
+from jaxdyn.dynamics.catapults import CatapultState, catapults
 from jaxdyn.dynamics.record import Record, Snapshot, Timetable, pieces, record, timetable
 from jaxdyn.dynamics.schedule import Schedule, at, every, log_spaced
 from jaxdyn.dynamics.training import Training, Variable, advance, anchored, batch_key, init, observe, train, variables
 from jaxdyn.dynamics.trajectory import State, Trajectory
 
 __all__ = [
+    "CatapultState",
     "Record",
     "Schedule",
     "Snapshot",
@@ -18,6 +20,7 @@ __all__ = [
     "anchored",
     "at",
     "batch_key",
+    "catapults",
     "every",
     "init",
     "log_spaced",

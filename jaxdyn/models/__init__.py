@@ -16,7 +16,7 @@ from jaxdyn.models.block_dag import block_dag
 from jaxdyn.models.conv import conv, convolve, flatten, global_average
 from jaxdyn.models.dag import dag, masked_dag
 from jaxdyn.models.flax import from_linen, from_nnx
-from jaxdyn.models.mlp import mlp
+from jaxdyn.models.mlp import identity, mlp
 from jaxdyn.models.scaling import maximal_update, ntk, standard
 from jaxdyn.models.solvable import (
     frozen_gates,
@@ -27,6 +27,7 @@ from jaxdyn.models.solvable import (
     uv,
 )
 from jaxdyn.models.taylor import exact, linear, quadratic, taylor
+from jaxdyn.models.vision import group_norm, layer_norm, vit, wide_resnet
 from jaxdyn.models.width import Width, widths
 
 __all__ = [
@@ -52,6 +53,9 @@ __all__ = [
     "general_quadratic",
     "global_average",
     "graphs",
+    "group_norm",
+    "identity",
+    "layer_norm",
     "linear",
     "masked_dag",
     "maximal_update",
@@ -65,5 +69,7 @@ __all__ = [
     "taylor",
     "two_layer_relu",
     "uv",
+    "vit",
+    "wide_resnet",
     "widths",
 ]

@@ -14,6 +14,7 @@ References:
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -154,33 +155,42 @@ def conv(
     return Model(init, apply, kernel)
 
 
-def convolve(x: Float[Array, "n h w c"], weight: Float[Array, "s s c m"]) -> Float[Array, "n h w m"]:
-    """The convolution (cross-correlation) with stride 1 and zeros outside, in the form that is fast on the platform it is compiled for.
+def convolve(
+    x: Float[Array, "n h w c"], weight: Float[Array, "s s c m"], *, stride: int = 1
+) -> Float[Array, "n h2 w2 m"]:
+    """The convolution (cross-correlation) with zeros outside, in the form that is fast on the platform it is compiled for.
 
     Args:
         x: inputs.
         weight: filters, s odd.
+        stride: every how many positions an output is taken, from the first; ⌈h / stride⌉ × ⌈w / stride⌉ of them.
 
     Example:
         >>> convolve(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].tolist()
         [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
     """
-    return jax.lax.platform_dependent(x, weight, cpu=_shifted, default=_whole)
+    shifted, whole = partial(_shifted, stride=stride), partial(_whole, stride=stride)
+    return jax.lax.platform_dependent(x, weight, cpu=shifted, default=whole)
 
 
-def _shifted(x: Any, weight: Any) -> Any:
+def _shifted(x: Any, weight: Any, stride: int = 1) -> Any:
     """Shifted copies side by side, times one matrix."""
     size, _, depth, fan_out = weight.shape
     _, height, width, _ = x.shape
     edge = size // 2
     padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    patches = [padded[:, i : i + height, j : j + width, :] for i in range(size) for j in range(size)]
+    shifts = [(i, j) for i in range(size) for j in range(size)]
+    patches = [padded[:, i : i + height : stride, j : j + width : stride, :] for i, j in shifts]
     return jnp.concatenate(patches, axis=-1) @ weight.reshape(size * size * depth, fan_out)
 
 
-def _whole(x: Any, weight: Any) -> Any:
+def _whole(x: Any, weight: Any, stride: int = 1) -> Any:
     """XLA's convolution."""
-    return jax.lax.conv_general_dilated(x, weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    edge = weight.shape[0] // 2
+    padding = [(edge, edge), (edge, edge)]  # "SAME" with a stride would put the odd zero behind
+    return jax.lax.conv_general_dilated(
+        x, weight, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def _draw(key: Any, positions: int, rows: AnyWidth, columns: AnyWidth) -> Any:

@@ -1,7 +1,7 @@
 """Named observables of a run: `Snapshot -> Array`, each with the names of its dimensions."""
 
 from jaxdyn.probes.ball import BallCurvature, Multilinearity
-from jaxdyn.probes.curvature import FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
+from jaxdyn.probes.curvature import BatchCriticalRate, FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
 from jaxdyn.probes.features import AGOP, AGOPAlignment, FeatureAnsatz
 from jaxdyn.probes.learning import Accuracy, BatchLoss, Loss, Outputs, TestLoss
 from jaxdyn.probes.linearity import (
@@ -19,6 +19,7 @@ __all__ = [
     "AGOPAlignment",
     "Accuracy",
     "BallCurvature",
+    "BatchCriticalRate",
     "BatchLoss",
     "Conditioning",
     "Displacement",

@@ -174,21 +174,66 @@ class SubspaceLoss:
     dims: ClassVar[Mapping[str, tuple[str, ...]]] = {"top": (), "rest": ()}
 
     def __call__(self, snapshot: Snapshot) -> Any:
-        loss: Any = snapshot.loss
-        if not hasattr(loss, "c"):
-            raise ValueError(
-                f"Only a quadratic loss splits into eigenspaces, and {loss!r} is none; train with one of "
-                "`jd.losses.half_sum`, `half_mean`, `mse`, `torch_mse`."
-            )
+        loss = _quadratic(snapshot, "splits into eigenspaces")
         x, y = _examples(self.x, self.y, snapshot)
         residual = snapshot.apply(snapshot.params, x) - y
         blocks = geometry.ntk_blocks(snapshot.apply, snapshot.params, x)
         return geometry.subspace_loss(blocks, residual, self.num, loss=loss)._asdict()
 
 
+@dataclass(frozen=True)
+class BatchCriticalRate:
+    """η_crit(X_b) = 2 / (c λ_max(K(X_b, X_b))) of the batch that enters the next step, at the current parameters, a scalar.
+
+    A step whose learning rate exceeds it is super-critical: the linearised model's loss on that batch grows. c is that of the loss for
+    the batch's size. Costs the kernel of the batch, a backward pass over it for each output, and O((bk)²) for each of a few
+    dozen products with it; above `max_rows` rows bk the kernel is not formed, and each product costs about a gradient.
+
+    Attributes:
+        max_rows: up to so many rows the kernel of the batch is formed.
+        tolerance: relative, on the residual, where it is not; NaN if it is not met within `max_matvecs`.
+        max_matvecs: products a record may spend then.
+
+    References:
+        Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815.
+    """
+
+    max_rows: int = 1024
+    tolerance: float = 1e-3
+    max_matvecs: int = 200
+    dims: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, snapshot: Snapshot) -> Any:
+        x, y = snapshot.batch
+        n, k = y.shape
+        c = _quadratic(snapshot, "has a critical rate without targets").c(n, k)
+        if n * k <= self.max_rows:
+            return 2.0 / (c * geometry.kernel_norm(geometry.ntk_blocks(snapshot.apply, snapshot.params, x)))
+        kernel = operators.tangent_kernel(snapshot.apply, snapshot.params, x)
+        found = spectrum.top(
+            kernel,
+            dim=kernel.dim,
+            num=1,
+            key=jax.random.key(_START),
+            tolerance=self.tolerance,
+            max_matvecs=self.max_matvecs,
+        )
+        return jnp.where(found.converged[0], 2.0 / (c * found.values[0]), jnp.nan)
+
+
 def _parts(values: Any, found: Any) -> dict[str, Any]:
     """Eigenvalues with what makes them trustworthy, under the names that records give them."""
     return {"": values, "residual": found.residuals, "converged": found.converged, "matvecs": found.num_matvecs}
+
+
+def _quadratic(snapshot: Snapshot, does: str) -> Any:
+    """The loss, which must be a quadratic one."""
+    if not hasattr(snapshot.loss, "c"):
+        raise ValueError(
+            f"Only a quadratic loss {does}, and {snapshot.loss!r} is none; train with one of "
+            "`jd.losses.half_sum`, `half_mean`, `mse`, `torch_mse`."
+        )
+    return snapshot.loss
 
 
 def _examples(x: Any, y: Any, snapshot: Snapshot) -> tuple[Any, Any]:

@@ -60,7 +60,7 @@ def test_training_with_frozen_gates_is_training_the_quadratic_model(x64):
         ).values["loss"])(1.3 * critical)  # fmt: skip
 
     expected = losses(jd.quadratic)
-    assert expected.max() > 1.2 * expected[0]
+    assert (expected[1:] / np.minimum.accumulate(expected[:-1])).max() > 2  # it does catapult
     for expand in (jd.models.frozen_gates, jd.models.frozen_gates_on(task.x)):
         np.testing.assert_allclose(losses(expand), expected, rtol=1e-10)
 

@@ -140,3 +140,38 @@ def test_two_probes_that_yield_one_variable_are_refused(training):
     for record in (one, two):
         with pytest.raises(ValueError, match="`a_top`"):
             jd.train(training(record))
+
+
+@pytest.mark.parametrize("max_rows", [1024, 1])
+def test_batch_critical_rate_is_that_of_the_batch_that_enters_the_next_step(max_rows, x64):
+    """From the kernel of the batch and from products with it, against the theory's own at the recorded parameters."""
+    x = jax.random.normal(jax.random.key(0), (20, 3))
+    task = jd.tasks.from_arrays(x, jnp.stack([x[:, 0], x[:, 1] * x[:, 2]], axis=1))
+    model = jd.models.mlp((3, 16, 2), activation=jnp.tanh)
+    record = jd.record(
+        jd.every(1),
+        rate=jd.probes.BatchCriticalRate(max_rows=max_rows, tolerance=1e-6),
+        x=lambda snapshot: snapshot.batch[0],
+        weight=lambda snapshot: snapshot.params["dense_0"]["weight"],
+        readout=lambda snapshot: snapshot.params["dense_1"]["weight"],
+    )
+    run = jd.Training(
+        model, task, optax.sgd(0.05), steps=3, key=jax.random.key(1), sampler=jd.minibatch(6), record=record
+    )
+    found = jax.jit(lambda: jd.train(run).values)()
+    for t in (0, 3):
+        params = {"dense_0": {"weight": found["weight"][t]}, "dense_1": {"weight": found["readout"][t]}}
+        batch = jd.tasks.from_arrays(found["x"][t], jnp.zeros((6, 2)))
+        expected = jd.theory.critical_learning_rate(model.apply, params, batch, loss=jd.losses.mse)
+        np.testing.assert_allclose(found["rate"][t], expected, rtol=1e-7)
+
+
+def test_batch_critical_rate_wants_a_quadratic_loss():
+    task = jd.tasks.from_arrays(jnp.ones((4, 3)), jnp.ones((4, 1)))
+    model = jd.models.mlp((3, 4, 1), activation=jnp.tanh)
+    training = jd.Training(
+        model, task, optax.sgd(0.1), steps=1, key=jax.random.key(0), loss=jd.losses.cross_entropy,
+        record=jd.record(jd.every(1), rate=jd.probes.BatchCriticalRate()),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="quadratic loss"):
+        jd.train(training)
