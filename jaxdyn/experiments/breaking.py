@@ -93,10 +93,6 @@ def _conv(width: Any) -> jd.Model:
     return jd.models.conv((4, 4, 1), (width,), 1, activation=jnp.tanh, pool=jd.models.flatten)
 
 
-def _linear(z: Any) -> Any:
-    return z
-
-
 def _assembly(sub: jd.Model, **options: Any) -> Callable[[Any], jd.Model]:
     return lambda num: jd.models.assembly(sub, num, weights=jd.models.signs, **options)
 
@@ -125,13 +121,13 @@ NETWORKS = {
     ),
     "dominated": Network(_assembly(_SMALL, shares=jd.models.dominated(1.0)), "C4.4", "assembly with a dominant member"),
     "shared": Network(_assembly(_SMALL, members=jd.models.shared), "C4.5", "assembly of one shared member"),
-    "linear0": Network(_mlp(None, None, activation=_linear), "M", "linear, no bottleneck", _halves(3)),
-    "linear1": Network(_mlp(None, 1, None, activation=_linear), "M", "linear, one bottleneck", _halves(2, 2)),
+    "linear0": Network(_mlp(None, None, activation=jax.nn.identity), "M", "linear, no bottleneck", _halves(3)),
+    "linear1": Network(_mlp(None, 1, None, activation=jax.nn.identity), "M", "linear, one bottleneck", _halves(2, 2)),
     "linear1deep": Network(
-        _mlp(None, None, 1, None, None, activation=_linear), "M", "linear, deeper, one bottleneck", _halves(3, 3)
+        _mlp(None, None, 1, None, None, activation=jax.nn.identity), "M", "linear, deeper, one bottleneck", _halves(3, 3)
     ),
     "linear2": Network(
-        _mlp(None, 1, None, 1, None, activation=_linear), "M", "linear, two bottlenecks", _halves(2, 2, 2)
+        _mlp(None, 1, None, 1, None, activation=jax.nn.identity), "M", "linear, two bottlenecks", _halves(2, 2, 2)
     ),
 }  # fmt: skip
 """The networks by name."""
