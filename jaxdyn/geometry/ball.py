@@ -45,7 +45,7 @@ def random_point(key: Key, params0: Params, *, radius: float | Float[Array, ""],
     """
     _check(radius)
     leaves, structure = jax.tree.flatten(params0)
-    keys = structure.unflatten(jax.random.split(key, len(leaves)))
+    keys = jax.tree.unflatten(structure, list(jax.random.split(key, len(leaves))))
     step = jax.tree.map(lambda one, leaf: jax.random.normal(one, leaf.shape, leaf.dtype), keys, params0)
     if where is not None:
         step = jax.tree.map(lambda part, is_live: jnp.where(is_live, part, 0), step, where)
