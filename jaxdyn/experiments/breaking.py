@@ -93,12 +93,20 @@ def _conv(width: Any) -> jd.Model:
     return jd.models.conv((4, 4, 1), (width,), 1, activation=jnp.tanh, pool=jd.models.flatten)
 
 
-def _linear(z: Any) -> Any:
-    return z
+def _neuron() -> jd.Model:
+    return jd.models.mlp((DIM, 1), activation=jnp.tanh, output=jnp.tanh)
 
 
-def _assembly(sub: jd.Model, **options: Any) -> Callable[[Any], jd.Model]:
-    return lambda num: jd.models.assembly(sub, num, weights=jd.models.signs, **options)
+def _small() -> jd.Model:
+    return jd.models.mlp((DIM, 4, 1), activation=jnp.tanh)
+
+
+def _branch() -> jd.Model:
+    return jd.models.assembly(_neuron(), 4, output=jnp.sin)
+
+
+def _assembly(sub: Callable[[], jd.Model], **options: Any) -> Callable[[Any], jd.Model]:
+    return lambda num: jd.models.assembly(sub(), num, weights=jd.models.signs, **options)
 
 
 def _halves(*layers: int) -> tuple[list[str], ...]:
@@ -106,9 +114,6 @@ def _halves(*layers: int) -> tuple[list[str], ...]:
     starts = np.concatenate([[0], np.cumsum(layers)])
     return tuple([f"dense_{i}" for i in range(a, b)] for a, b in itertools.pairwise(starts.tolist()))
 
-
-_NEURON = jd.models.mlp((DIM, 1), activation=jnp.tanh, output=jnp.tanh)
-_SMALL = jd.models.mlp((DIM, 4, 1), activation=jnp.tanh)
 
 NETWORKS = {
     "wide": Network(_mlp(None, None), "C4.1", "two hidden layers"),
@@ -118,20 +123,18 @@ NETWORKS = {
     "tanh": Network(_mlp(None, None, output=jnp.tanh), "C4.2", "tanh output"),
     "bottleneck1": Network(_mlp(None, 1, None), "C4.2", "bottleneck of 1"),
     "bottleneck3": Network(_mlp(None, 3, None), "C4.2", "bottleneck of 3"),
-    "neurons": Network(_assembly(_NEURON), "C4.3", "assembly of neurons"),
-    "small": Network(_assembly(_SMALL), "C4.3", "assembly of small networks"),
-    "recursive": Network(
-        _assembly(jd.models.assembly(_NEURON, 4, output=jnp.sin)), "C4.3", "assembly of assemblies of neurons"
-    ),
-    "dominated": Network(_assembly(_SMALL, shares=jd.models.dominated(1.0)), "C4.4", "assembly with a dominant member"),
-    "shared": Network(_assembly(_SMALL, members=jd.models.shared), "C4.5", "assembly of one shared member"),
-    "linear0": Network(_mlp(None, None, activation=_linear), "M", "linear, no bottleneck", _halves(3)),
-    "linear1": Network(_mlp(None, 1, None, activation=_linear), "M", "linear, one bottleneck", _halves(2, 2)),
+    "neurons": Network(_assembly(_neuron), "C4.3", "assembly of neurons"),
+    "small": Network(_assembly(_small), "C4.3", "assembly of small networks"),
+    "recursive": Network(_assembly(_branch), "C4.3", "assembly of assemblies of neurons"),
+    "dominated": Network(_assembly(_small, shares=jd.models.dominated(1.0)), "C4.4", "assembly with a dominant member"),
+    "shared": Network(_assembly(_small, members=jd.models.shared), "C4.5", "assembly of one shared member"),
+    "linear0": Network(_mlp(None, None, activation=jax.nn.identity), "M", "linear, no bottleneck", _halves(3)),
+    "linear1": Network(_mlp(None, 1, None, activation=jax.nn.identity), "M", "linear, one bottleneck", _halves(2, 2)),
     "linear1deep": Network(
-        _mlp(None, None, 1, None, None, activation=_linear), "M", "linear, deeper, one bottleneck", _halves(3, 3)
+        _mlp(None, None, 1, None, None, activation=jax.nn.identity), "M", "linear, deeper, one bottleneck", _halves(3, 3)
     ),
     "linear2": Network(
-        _mlp(None, 1, None, 1, None, activation=_linear), "M", "linear, two bottlenecks", _halves(2, 2, 2)
+        _mlp(None, 1, None, 1, None, activation=jax.nn.identity), "M", "linear, two bottlenecks", _halves(2, 2, 2)
     ),
 }  # fmt: skip
 """The networks by name."""

@@ -122,6 +122,16 @@ def test_unknown_networks_are_refused_with_the_names():
         breaking.run(dataclasses.replace(TOY, networks=("deep",)))
 
 
+def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
+    function, _, vmap = breaking.ensemble(breaking.PRESETS["paper"])
+    vmap["width"] = jd.widths([4096])
+    plan = jd.ensemble.plan(function, loop={"network": ["bottleneck1"]}, vmap=vmap)
+    for traced in plan.programme(plan.cells[0]).traced:
+        for platform in ("cuda", "tpu"):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
+
+
 @pytest.mark.slow
 def test_the_paper_preset_is_planned():
     function, loop, vmap = breaking.ensemble(breaking.PRESETS["paper"])

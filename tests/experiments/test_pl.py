@@ -80,6 +80,15 @@ def test_the_figure_draws(toy):
     assert all(axes.has_data() for axes in page.axes)
 
 
+def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
+    function, _, vmap = pl.ensemble(pl.PRESETS["paper"])
+    plan = jd.ensemble.plan(function, loop={"network": ["tanh64"]}, vmap=vmap)
+    for traced in plan.programme(plan.cells[0]).traced:
+        for platform in ("cuda", "tpu"):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
+
+
 @pytest.mark.slow
 def test_the_paper_preset_is_planned():
     function, loop, vmap = pl.ensemble(pl.PRESETS["paper"])

@@ -131,3 +131,33 @@ def test_only_ntk_scaling_has_an_infinite_kernel(scaling):
 def test_nonlinear_outputs_have_no_infinite_kernel():
     with pytest.raises(ValueError, match="nonlinear output"):
         jd.models.mlp((3, 8, 1), activation=jax.nn.relu, output=jnp.tanh).kernel(jnp.ones((2, 3)))
+
+
+def test_a_linear_network_with_a_bottleneck_has_a_hessian_that_does_not_shrink(x64):
+    """f = x A B C D / √(d m b m), against the written product and its dense Hessian."""
+    x = jax.random.normal(jax.random.key(1), (1, 3))
+
+    def dense_norm(*hidden):
+        model = jd.models.mlp((3, *hidden, 1), activation=jax.nn.identity)
+        params = model.init(jax.random.key(2))
+        product = x
+        for layer, fan_in in enumerate((3, *hidden)):
+            product = product @ params[f"dense_{layer}"]["weight"] / np.sqrt(fan_in)
+        np.testing.assert_allclose(model.apply(params, x), product, atol=1e-14)
+        flat, unravel = jax.flatten_util.ravel_pytree(params)
+        dense = jax.jit(jax.hessian(lambda w: model.apply(unravel(w), x)[0, 0]))(flat)
+        return model, params, np.abs(np.linalg.eigvalsh(dense)).max()
+
+    model, params, expected = dense_norm(8, 1, 8)
+    norm = jax.jit(
+        lambda p: jd.geometry.function_hessian_norm(model.apply, p, x, key=jax.random.key(0), tolerance=1e-6)
+    )
+    np.testing.assert_allclose(norm(params)[0, 0], expected, rtol=1e-8)
+    assert dense_norm(64, 1, 64)[2] > 0.5 * expected  # 0.35 without the bottleneck
+
+
+def test_the_kernel_of_a_linear_network_is_its_depth_times_the_inner_product(x64):
+    x = jax.random.normal(jax.random.key(1), (4, 3))
+    kernel = jd.models.mlp((3, 8, 8, 1), activation=jax.nn.identity).kernel(x)
+    np.testing.assert_allclose(kernel.ntk, 3 * (x @ x.T) / 3, atol=1e-12)
+    np.testing.assert_allclose(kernel.nngp, (x @ x.T) / 3, atol=1e-12)
