@@ -30,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "run":
+    if rest and options.command not in ("run", "plan"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     try:
         return int(options.action(options, rest))
     except KeyboardInterrupt:
         print("jaxdyn: interrupted; finished cells are kept, the same command goes on from there.", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         if os.environ.get("JAXDYN_TRACEBACK"):
             raise
         print(f"jaxdyn: error: {error}\n(JAXDYN_TRACEBACK=1 shows where)", file=sys.stderr)
@@ -55,6 +55,19 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="list the experiments and their presets")
     listing.set_defaults(action=_list, command="list")
 
+    planning = commands.add_parser(
+        "plan",
+        help="what an experiment would run, and what it would cost on an accelerator",
+        description="Print cells, members, flops and bytes of an experiment without running it. Further --flags change its configuration.",
+        allow_abbrev=False,
+    )
+    planning.add_argument("name", choices=list(EXPERIMENTS), metavar="NAME", help=", ".join(EXPERIMENTS))
+    planning.add_argument("--preset", choices=PRESETS, default="paper", help="size of the experiment (default: paper)")
+    planning.add_argument("--on", default="H100", metavar="DEVICE", help="accelerator to budget for (default: H100)")
+    planning.add_argument("--count", type=int, default=1, help="how many of them (default: 1)")
+    planning.add_argument("--efficiency", type=float, default=0.3, help="share of the published peaks (default: 0.3)")
+    planning.set_defaults(action=_plan, command="plan")
+
     run = commands.add_parser(
         "run",
         help="run an experiment: a dataset on disk, a figure, verdicts",
@@ -65,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--preset", choices=PRESETS, default="laptop", help="size of the experiment (default: laptop)")
     run.add_argument("--store", type=Path, help="where the dataset goes (default: runs/NAME-PRESET.zarr)")
     run.add_argument("--log", action="store_true", help="progress as plain lines, as where there is no terminal")
+    run.add_argument(
+        "--distributed",
+        action="store_true",
+        help="share the sweep with the other processes of this job (Slurm, MPI, …)",
+    )
     run.add_argument("--float64", action="store_true", help="compute in double precision")
     run.add_argument("--help-config", action="store_true", help="list the flags of the experiment's configuration")
     run.set_defaults(action=_run, command="run")
@@ -95,34 +113,60 @@ def _list(_: argparse.Namespace, __: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
-    import importlib
+    _set_up(options.float64, options.distributed)
+    experiment, config, is_preset = _configured(options, ["--help"] if options.help_config else rest)
+    store = options.store or _default_store(options, is_preset, config)
 
-    import tyro
-
-    _set_up(options.float64)
-    experiment = importlib.import_module(f"jaxdyn.experiments.{options.name}")
-    preset = experiment.PRESETS[options.preset]
-    flags = ["--help"] if options.help_config else rest
-    config = tyro.cli(experiment.Config, default=preset, args=flags, prog=f"jaxdyn run {options.name}")
-    store = options.store or _default_store(options, config == preset, config)
+    import jax
 
     from jaxdyn import ensemble
     from jaxdyn.analysis import figures
     from jaxdyn.results import StoreError
 
-    print(f"{options.name} ({options.preset}) -> {store}", file=sys.stderr)
+    who = f", process {jax.process_index()} of {jax.process_count()}" if jax.process_count() > 1 else ""
+    print(f"{options.name} ({options.preset}) -> {store}{who}", file=sys.stderr)
     began = time.monotonic()
+    if not options.distributed:
+        ensemble.calibrate()
     store.parent.mkdir(parents=True, exist_ok=True)
     try:
         dataset = experiment.run(config, store=store, progress=ensemble.Lines() if options.log else ensemble.watch())
     except StoreError as error:
         raise OSError(f"{error}{_rescue(error.dataset, store)}") from error
+    if jax.process_index() > 0:  # the first process speaks for all
+        return 0
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))
     verdicts = experiment.claims(dataset)
     _print_verdicts(verdicts)
     written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"))
     print(f"\nfigure:   {figure}\nverdicts: {written}\ndataset:  {store}   (xarray.open_zarr({str(store)!r}))")
     print(f"{time.monotonic() - began:.0f} s")
+    return 0
+
+
+def _configured(options: argparse.Namespace, flags: list[str]) -> tuple[Any, Any, bool]:
+    """The experiment, its configuration, and whether that is the preset as it stands."""
+    import importlib
+
+    import tyro
+
+    experiment = importlib.import_module(f"jaxdyn.experiments.{options.name}")
+    preset = experiment.PRESETS[options.preset]
+    prog = f"jaxdyn {options.command} {options.name}"
+    config = tyro.cli(experiment.Config, default=preset, args=flags, prog=prog)
+    return experiment, config, config == preset
+
+
+def _plan(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxdyn import ensemble
+
+    _set_up(float64=False, is_distributed=False)
+    device = ensemble.ACCELERATORS.get(options.on)
+    experiment, config, _ = _configured(options, rest)
+    function, loop, vmap = experiment.ensemble(config)
+    chosen = ensemble.plan(function, loop=loop, vmap=vmap, memory=device.memory if device else None)
+    found = ensemble.budget(chosen, options.on, count=options.count, efficiency=options.efficiency)
+    print(f"{chosen}\n\n{found}")
     return 0
 
 
@@ -143,25 +187,30 @@ def _show(options: argparse.Namespace, _: list[str]) -> int:
 
 def _doctor(_: argparse.Namespace, __: list[str]) -> int:
     from jaxdyn.doctor import advise, examine
+    from jaxdyn.ensemble import calibrate
 
     found = examine(_cache())
-    print(found)
+    print(f"{found}\n{'training':18} {calibrate(again=True)}")
     advice = advise(found)
     print("\n" + ("\n".join(f"- {line}" for line in advice) if advice else "Nothing to complain about."))
     return 0
 
 
 def _cache() -> str:
-    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "jaxdyn" / "xla")
+    from jaxdyn.ensemble.speed import cache_folder
+
+    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
 
 
-def _set_up(float64: bool) -> None:
-    """Compile cache on, a CPU device a core, and double precision where asked: the command owns its process, the library owns nothing."""
+def _set_up(float64: bool, is_distributed: bool) -> None:
+    """Compile cache on, a CPU device a core, double precision and other processes where asked: the command owns its process."""
     import jax
 
-    from jaxdyn.ensemble import use_cores
+    from jaxdyn.ensemble import connect, use_cores
 
     use_cores()
+    if is_distributed:
+        connect()
     jax.config.update("jax_compilation_cache_dir", _cache())
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if float64:

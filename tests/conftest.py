@@ -1,10 +1,12 @@
 """The severe settings every test runs under: float64 at hand, no silent rank promotion, warnings are errors."""
 
 import os
+import tempfile
 
 os.environ.setdefault("NPROC", "8")  # two virtual CPU devices on two cores can hang XLA otherwise
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("JAXDYN_CACHE", tempfile.mkdtemp(prefix="jaxdyn-tests-"))  # nothing measured before decides here
 
 import chex
 import jax

@@ -124,7 +124,7 @@ def test_log_gives_plain_lines_even_on_a_terminal(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jaxdyn.experiments.width.run", run)
-    monkeypatch.setattr(cli, "_set_up", lambda float64: None)  # this process is not the command's
+    monkeypatch.setattr(cli, "_set_up", lambda *_, **__: None)  # this process is not the command's
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     for flags in ([], ["--log"]):
         assert cli.main(["run", "width", "--preset", "ci", "--store", str(tmp_path / "a.zarr"), *flags]) == 130

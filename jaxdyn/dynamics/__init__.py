@@ -2,7 +2,7 @@
 
 from jaxdyn.dynamics.record import Record, Snapshot, Timetable, pieces, record, timetable
 from jaxdyn.dynamics.schedule import Schedule, at, every, log_spaced
-from jaxdyn.dynamics.training import Training, Variable, advance, anchored, init, train, variables
+from jaxdyn.dynamics.training import Training, Variable, advance, anchored, init, observe, train, variables
 from jaxdyn.dynamics.trajectory import State, Trajectory
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "every",
     "init",
     "log_spaced",
+    "observe",
     "pieces",
     "record",
     "timetable",

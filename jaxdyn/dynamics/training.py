@@ -167,6 +167,13 @@ class Variable(NamedTuple):
     dtype: Any
 
 
+def observe(training: Training, state: State, record: Record) -> dict[str, Any]:
+    """What the probes of a record see at a state: `{variable: value}`."""
+    training = anchored(training)
+    with jax.default_matmul_precision(training.precision):
+        return _Run(training).take(record, state)[0]
+
+
 def variables(training: Training, state: State) -> tuple[dict[str, Variable], ...]:
     """What each record of a training yields: `{variable: Variable}`. Nothing is computed."""
     training = anchored(training)

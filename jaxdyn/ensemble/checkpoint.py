@@ -1,17 +1,16 @@
 """Checkpoints inside a cell: a killed sweep goes on from the last one, and ends bit for bit where it would have ended.
 
 A cell runs in pieces. Between two of them, when enough time has passed, the members' states and what they have recorded are
-saved with orbax in `<store>/checkpoints/<cell>/<piece>`; orbax writes beside and renames, so a checkpoint is there whole or not at all.
-It carries the hashes of the programme that made it and of its content: one that belongs to another programme is not used, a damaged
-one is removed. When the cell is written to the store, its checkpoints go.
+saved in `<store>/checkpoints/<cell>.npz`, which replaces the one before it in one stroke. It carries the hashes of the programme that
+made it and of its content: one that belongs to another programme is not used, a damaged one is removed. When the cell is written
+to the store, its checkpoint goes.
 """
 
+import contextlib
 import hashlib
-import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn.ensemble.programme import is_key
+from jaxdyn.results.arrays import load_arrays, save_arrays
 
 
 class Progressed(NamedTuple):
@@ -44,10 +44,15 @@ class Checkpoints:
         every: seconds between two checkpoints, at least.
     """
 
-    def __init__(self, where: Path | None, every: float) -> None:
+    def __init__(self, where: Path | None, every: float | int) -> None:
         self._folder = None if where is None else where.absolute() / "checkpoints"
         self._every = every
         self._last = time.monotonic()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is ever saved."""
+        return self._folder is not None
 
     def is_due(self) -> bool:
         """Whether enough time has passed since the last one. A clock that stands or runs backwards does no harm."""
@@ -55,24 +60,14 @@ class Checkpoints:
 
     def save(self, key: str, fingerprint: Mapping[str, str], progressed: Progressed) -> None:
         """Save a cell's progress, and drop the checkpoint before it. Where the disk fails, warn and go on without."""
-        import orbax.checkpoint as ocp
-
         leaves = jax.device_get([_plain(leaf) for leaf in jax.tree.leaves(progressed.state)])
-        state = {str(number): np.asarray(leaf) for number, leaf in enumerate(leaves)}
-        progress = {"state": state, "values": dict(progressed.values)}
-        made_by = {**fingerprint, "content": _digest(progress)}
+        progress = {"state": [np.asarray(leaf) for leaf in leaves], "values": dict(progressed.values)}
+        told = {"piece": progressed.piece, "made_by": dict(fingerprint), "content": _digest(progress)}
         try:
-            with self._manager(key) as manager:
-                manager.save(
-                    progressed.piece,
-                    args=ocp.args.Composite(
-                        progress=ocp.args.StandardSave(progress),
-                        fingerprint=ocp.args.JsonSave(made_by),
-                    ),
-                )
-        except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
+            save_arrays(self._file(key), progress, told)
+        except OSError as error:
             warnings.warn(
-                f"No checkpoint could be written to {str(self._folder)!r} ({str(error).splitlines()[0]}); the sweep goes on "
+                f"No checkpoint could be written to {str(self._folder)!r} ({error}); the sweep goes on "
                 "without. Free space or mend the permissions: an interruption now would cost this cell.",
                 RuntimeWarning,
                 stacklevel=2,
@@ -87,54 +82,36 @@ class Checkpoints:
             fingerprint: the programme's hashes.
             template: states of the same structure, as the prologue makes them.
         """
-        if self._folder is None or not (self._folder / key).is_dir():
+        if self._folder is None or not self._file(key).exists():
             return None
-        import orbax.checkpoint as ocp
-
         try:
-            with self._manager(key) as manager:
-                piece = manager.latest_step()
-                if piece is None:
-                    return None
-                found = manager.restore(
-                    piece,
-                    args=ocp.args.Composite(progress=ocp.args.StandardRestore(), fingerprint=ocp.args.JsonRestore()),
-                )
-            content = found["fingerprint"].pop("content")
-            if found["fingerprint"] != dict(fingerprint):
+            progress, told = load_arrays(self._file(key))
+            if told["made_by"] != dict(fingerprint):
                 return None
-            if content != _digest(found["progress"]):
+            if told["content"] != _digest(progress):
                 raise ValueError("its content is not what was saved")
-            leaves, structure = jax.tree.flatten(template)
-            saved = found["progress"]["state"]
-            state = [_like(leaf, saved[str(number)]) for number, leaf in enumerate(leaves)]
-            values = {name: np.asarray(value) for name, value in found["progress"]["values"].items()}
-        except Exception as error:  # orbax and tensorstore raise of many kinds where a file is damaged
+        except (OSError, ValueError, KeyError, TypeError) as error:
             self.clear(key)
             warnings.warn(
-                f"The checkpoint {str(self._folder / key)!r} is damaged ({str(error).splitlines()[0][:200]}); it was removed, and its "
+                f"The checkpoint {str(self._file(key))!r} is damaged ({str(error).splitlines()[0][:200]}); it was removed, and its "
                 "cell starts anew.",
                 RuntimeWarning,
                 stacklevel=2,
             )
             return None
-        return Progressed(int(piece), jax.tree.unflatten(structure, state), values)
+        leaves, structure = jax.tree.flatten(template)
+        state = [_like(leaf, saved) for leaf, saved in zip(leaves, progress["state"], strict=True)]
+        return Progressed(int(told["piece"]), jax.tree.unflatten(structure, state), progress.get("values", {}))
 
     def clear(self, key: str) -> None:
-        """Remove the checkpoints of a cell that is in the store."""
+        """Remove the checkpoint of a cell that is in the store."""
         if self._folder is not None:
-            shutil.rmtree(self._folder / key, ignore_errors=True)
+            with contextlib.suppress(OSError):  # of a store that became read-only, whoever writes results complains
+                self._file(key).unlink(missing_ok=True)
 
-    @contextmanager
-    def _manager(self, key: str) -> Iterator[Any]:
-        import orbax.checkpoint as ocp
-
+    def _file(self, key: str) -> Path:
         assert self._folder is not None
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=True)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*[Ss]harding.*")
-            with ocp.CheckpointManager(self._folder / key, options=options) as manager:
-                yield manager
+        return self._folder / f"{key}.npz"
 
 
 def _digest(progress: Any) -> str:

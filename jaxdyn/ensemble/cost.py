@@ -1,9 +1,9 @@
 """What a sweep costs: flops and bytes of a step, and how many members are best run together.
 
-A step of one member is lowered (not compiled) and XLA counts its flops and the bytes it touches. On a CPU a step below about
-two million flops is mostly overhead, so that members are vmapped until their batched step has that many; above it, members in
-sequence win, because their values stay in the cache and their products are as large as they need be. On an accelerator all
-members that fit run together.
+A step of one member is lowered (not compiled) and XLA counts its flops and the bytes it touches. On a CPU a step below some
+million flops is mostly overhead, so that members are vmapped until their batched step has as many as `ensemble.speed` tells; above
+it, members in sequence win, because their values stay in the cache and their products are as large as they need be. On an
+accelerator all members that fit run together.
 """
 
 import math
@@ -16,14 +16,11 @@ import jax
 from jaxdyn import dynamics
 from jaxdyn.dynamics import Training
 from jaxdyn.ensemble import hoist
+from jaxdyn.ensemble.speed import speed
 
 COMPILATION = 3.0
 """Seconds to compile one cell, as the planner assumes."""
 
-_TOGETHER = {"cpu": 2e6}  # flops of a batched step from which more members at once gain nothing; measured 2026-11-24
-_RATE = {"cpu": 1e11}  # flops a second that training reaches
-_RATE_ELSEWHERE = 1e13
-_OVERHEAD = 5e-6  # seconds of a member step, however small
 _PASSES = 3  # a training step against its forward pass: backward costs two
 
 
@@ -46,7 +43,8 @@ class Step:
     @property
     def seconds(self) -> float:
         """A rough guess for the device at hand."""
-        return _OVERHEAD + self.flops / _RATE.get(jax.default_backend(), _RATE_ELSEWHERE)
+        known = speed()
+        return known.overhead + self.flops / known.rate
 
 
 def step(run: Callable[[Any], Training], values: Any) -> Step:
@@ -77,6 +75,26 @@ def step(run: Callable[[Any], Training], values: Any) -> Step:
     return Step(_PASSES * flops, _PASSES * touched, state, found["examples"])
 
 
+def observation(run: Callable[[Any], Training], values: Any) -> list[tuple[float, float]]:
+    """Count what each record of a training costs one member once: `(flops, bytes)`. Nothing is computed.
+
+    Args:
+        run: function of the vmapped arguments of one member, returning its training.
+        values: those arguments, or their shapes.
+    """
+    found: list[Any] = []
+
+    def look(values: Any) -> None:
+        training = dynamics.anchored(run(values))
+        state = dynamics.init(training)
+        for record in training.records:
+            found.append(hoist.hoist(jax.make_jaxpr(lambda s, r=record: dynamics.observe(training, s, r))(state)))
+
+    jax.eval_shape(look, values)
+    counted = [hoist.lower(one).cost_analysis() or {} for one in found]
+    return [(one.get("flops", 0.0), one.get("bytes accessed", 0.0)) for one in counted]
+
+
 def members_together(one: Step, num_members: int) -> int:
     """How many members are vmapped at a time on a device: 1, a power of two, or all.
 
@@ -84,7 +102,7 @@ def members_together(one: Step, num_members: int) -> int:
         one: what a step costs.
         num_members: how many there are.
     """
-    together = _TOGETHER.get(jax.default_backend(), math.inf)
+    together = speed().together
     if math.isinf(together):
         return num_members
     wanted = together / max(one.flops, 1.0)

@@ -19,7 +19,9 @@ from jaxdyn.ensemble.cost import Step
 if TYPE_CHECKING:
     from jaxdyn.ensemble.plan import Cell, Layout, Plan
 
-_SHARE = 0.7  # of what there is
+SHARE = 0.7
+"""The share of a device's memory that a sweep may take when nobody says."""
+
 _FAR_BELOW = 8  # a cell whose rough bound is this many times smaller than the budget is not compiled to be sure
 
 
@@ -28,8 +30,8 @@ def available() -> int:
     device = jax.local_devices()[0]
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
-        return int(_SHARE * stats["bytes_limit"])
-    return int(_SHARE * _free() / jax.local_device_count())
+        return int(SHARE * stats["bytes_limit"])
+    return int(SHARE * _free() / jax.local_device_count())
 
 
 def _free() -> int:

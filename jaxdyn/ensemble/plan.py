@@ -21,6 +21,7 @@ from jaxdyn.ensemble.axes import Axes, buckets, loop_indices, parse
 from jaxdyn.ensemble.memory import available, fit, of_member, shrink, text
 from jaxdyn.ensemble.placement import Placement, place
 from jaxdyn.ensemble.programme import Programme, call_run, programme
+from jaxdyn.ensemble.speed import speed
 from jaxdyn.models.width import Width
 
 _NUM_PIECES = 16
@@ -114,6 +115,7 @@ class Plan:
     layout: Layout
     budget: int
     _programmes: dict[str, Programme] = field(default_factory=dict, repr=False)
+    _observations: dict[str, list[tuple[float, float]]] = field(default_factory=dict, repr=False)
 
     def programme(self, cell: Cell) -> Programme:
         """The programme of a cell, traced when it is first asked for. Nothing is compiled yet."""
@@ -131,6 +133,15 @@ class Plan:
         """Bytes a device holds at most while a cell runs, as XLA plans it; the cell is compiled for it, not run."""
         return self.programme(cell).memory()
 
+    def observation(self, cell: Cell) -> list[tuple[float, float]]:
+        """Flops and bytes of one member's probes, for each record once; counted when first asked for."""
+        if cell.group not in self._observations:
+            first = first_member(self.axes, _maximum(cell.arguments))
+            self._observations[cell.group] = cost.observation(
+                lambda values: call_run(self.run, cell.fixed, values), first
+            )
+        return self._observations[cell.group]
+
     def index(self, cell: Cell) -> tuple[Any, ...]:
         """The region of a cell in the dataset: one integer or index array an axis."""
         return (*cell.loop, *cell.picks)
@@ -142,7 +153,8 @@ class Plan:
         for cell in self.cells:
             groups.setdefault(cell.group, []).append(cell)
         lines = [
-            f"{len(self.cells)} cells, {members} members, {len(groups)} compilations, {flops:.2g} flops of training"
+            f"{len(self.cells)} cells, {members} members, {len(groups)} compilations, {flops:.2g} flops of training",
+            f"this device: {speed()}",
         ]
         for cells in groups.values():
             one = cells[0]
@@ -260,10 +272,10 @@ class _Planner:
         return found
 
     def block(self, groups: Sequence[_Group]) -> tuple[int, ...]:
-        """The largest blocks whose states fit."""
+        """The largest blocks whose states fit, and that are at least as many as the processes of this job."""
         lengths = [len(axis) for axis in self.axes.vmap]
         devices = jax.local_device_count()
-        largest = math.prod(lengths)
+        largest = -(-math.prod(lengths) // jax.process_count())
         for group in groups:
             largest = min(
                 largest, devices * max(1, int(self.budget / 2 / max(of_member(group.step, group.look["records"]), 1)))
@@ -311,6 +323,12 @@ def _widened(value: Any, axes: Axes, bucket: np.ndarray | None) -> Any:
     if not isinstance(value, Width) or bucket is None:
         return value
     return replace(value, maximum=int(np.max(axes.widths[bucket])))
+
+
+def _maximum(arguments: Mapping[str, Any]) -> int | None:
+    """To how many units the widths of a cell are padded; None where it has no width axis."""
+    found = [value.maximum for value in arguments.values() if isinstance(value, Width)]
+    return found[0] if found else None
 
 
 def _look(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any]) -> dict[str, Any]:

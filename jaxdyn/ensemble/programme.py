@@ -11,7 +11,8 @@ members; carried values that depend on no axis stay unbatched, and so do the ste
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ class Programme:
     _prologue: Callable[..., Any]
     _advance: Callable[..., Any]
     _member: Callable[[], str]
+    _compiling: list[Future[Any]] = field(default_factory=list, repr=False)
 
     @cached_property
     def traced(self) -> tuple[Any, Any]:
@@ -80,8 +82,16 @@ class Programme:
     @cached_property
     def compiled(self) -> tuple[Any, Any]:
         """Prologue and advance, compiled for the default device."""
-        prologue, advance = self.lowered
-        return prologue.compile(), advance.compile()
+        if self._compiling:
+            prologue, advance = (one.result() for one in self._compiling)
+        else:
+            prologue, advance = (one.compile() for one in self.lowered)
+        return prologue, advance
+
+    def compile_in(self, pool: Executor) -> None:
+        """Begin to compile in the threads of a pool; `compiled` waits for them."""
+        if not self._compiling and "compiled" not in self.__dict__:
+            self._compiling.extend(pool.submit(one.compile) for one in self.lowered)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:

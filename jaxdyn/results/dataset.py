@@ -15,6 +15,7 @@ from jaxdyn.dynamics import Training, Trajectory, Variable, init, variables
 
 DIVERGED_AT = "diverged_at"
 DONE = "done"
+STOPPED_AT = "stopped_at"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ def template(
     records: Sequence[tuple[str, np.ndarray, Mapping[str, Variable]]],
     *,
     blocks: Mapping[str, int] | None = None,
+    can_stop: bool = False,
 ) -> Template:
     """Lay out the dataset of a sweep.
 
@@ -63,6 +65,7 @@ def template(
         axes: `{name: labels}`, loop axes first.
         records: for each record, its time dimension, its times, and what it yields.
         blocks: how many indices of a vmap axis are written together; loop axes are written one by one.
+        can_stop: whether runs may end early, at a step that `stopped_at` tells.
 
     Raises:
         ValueError: where two names collide, or two schedules share a time dimension.
@@ -85,7 +88,7 @@ def template(
     fields: dict[str, Field] = {}
     for dim, times, yields in records:
         for name, variable in yields.items():
-            if name in coordinates or name in (DIVERGED_AT, DONE):
+            if name in coordinates or name in (DIVERGED_AT, DONE, STOPPED_AT):
                 raise ValueError(
                     f"The variable `{name}` has the name of an axis or of a variable jaxdyn adds; rename it."
                 )
@@ -99,6 +102,8 @@ def template(
                 )
             fields[name] = Field((*lead, dim, *own), (*lengths, len(times), *variable.shape), dtype, _fill(dtype))
     fields[DIVERGED_AT] = Field(lead, lengths, np.dtype(np.int32), np.int32(-1))
+    if can_stop:
+        fields[STOPPED_AT] = Field(lead, lengths, np.dtype(np.int32), np.int32(-1))
     fields[DONE] = Field(lead, lengths, np.dtype(bool), False)
     return Template(lead, dict(blocks or {}), fields, coordinates)
 

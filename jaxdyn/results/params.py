@@ -1,13 +1,12 @@
-"""Final parameters beside a dataset: one orbax checkpoint a cell, in `<store>/params/<key>`."""
+"""Final parameters beside a dataset: one file a cell, `<store>/params/<key>.npz`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_INDEX = "index.json"
+from jaxdyn.results.arrays import load_arrays, save_arrays
 
 
 def save_params(where: Path, key: str, index: Mapping[str, list[int]], params: Any) -> None:
@@ -20,12 +19,8 @@ def save_params(where: Path, key: str, index: Mapping[str, list[int]], params: A
         params: pytree whose leaves have one leading member axis, row-major over the axes.
     """
     import jax
-    import orbax.checkpoint as ocp
 
-    folder = where.absolute() / "params" / key
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / "tree", jax.device_get(params), force=True)
-    (folder / _INDEX).write_text(json.dumps(index))
+    save_arrays(where / "params" / f"{key}.npz", jax.device_get(params), {"index": dict(index)})
 
 
 def params(store: Any, **selection: Any) -> Any:
@@ -37,7 +32,7 @@ def params(store: Any, **selection: Any) -> Any:
             axis of every leaf, in the order of the dataset's axes.
 
     Returns:
-        The parameters as a pytree (dictionaries and lists, as orbax restores them).
+        The parameters as a pytree of dictionaries and lists.
 
     Raises:
         ValueError: for an unknown axis or label, members that are not done or differ in shape, or a store without
@@ -47,9 +42,9 @@ def params(store: Any, **selection: Any) -> Any:
 
     from jaxdyn.results.store import open as open_store
 
-    root = Path(store).absolute()
-    dataset = open_store(root)
-    if not any(root.glob(f"params/*/{_INDEX}")):
+    dataset = open_store(store)
+    files = sorted(Path(store).glob("params/*.npz"))
+    if not files:
         raise ValueError(f"The store {str(store)!r} holds no parameters; run the sweep with `keep_params=True`.")
     axes = dataset["done"].dims
     picks = {axis: _positions(dataset, axis, selection) for axis in axes}
@@ -58,9 +53,8 @@ def params(store: Any, **selection: Any) -> Any:
         raise ValueError(f"The store has no axis `{unknown[0]}`; its axes are {list(axes)}.")
     shape = tuple(len(picks[axis]) for axis in axes)
     trees: dict[tuple[int, ...], Any] = {}
-    for folder in sorted((root / "params").iterdir()):
-        if (folder / _INDEX).exists():
-            trees.update(_members(folder, axes, picks))
+    for file in files:
+        trees.update(_members(file, axes, picks))
     wanted = [tuple(picks[axis][i] for axis, i in zip(axes, where, strict=True)) for where in np.ndindex(*shape)]
     absent = [where for where in wanted if where not in trees]
     if absent:
@@ -85,21 +79,15 @@ def _positions(dataset: Any, axis: str, selection: Mapping[str, Any]) -> list[in
     return [int(found[0])]
 
 
-def _members(folder: Path, axes: Any, picks: Mapping[str, list[int]]) -> dict[tuple[int, ...], Any]:
-    """The wanted members of one cell, by their position along the axes; padded widths keep their padding."""
+def _members(file: Path, axes: Any, picks: Mapping[str, list[int]]) -> dict[tuple[int, ...], Any]:
+    """The wanted members of one cell, by their position along the axes."""
     import jax
-    import orbax.checkpoint as ocp
 
-    index = json.loads((folder / _INDEX).read_text())
-    where = [
-        (row, tuple(index[axis][i] for axis, i in zip(axes, place, strict=True)))
-        for row, place in enumerate(np.ndindex(*(len(index[axis]) for axis in axes)))
-    ]
-    wanted = [
-        (row, place) for row, place in where if all(i in picks[axis] for axis, i in zip(axes, place, strict=True))
-    ]
-    if not wanted:
-        return {}
-    with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(folder / "tree")
-    return {place: jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), tree) for row, place in wanted}
+    tree, told = load_arrays(file)
+    index = told["index"]
+    found = {}
+    for row, place in enumerate(np.ndindex(*(len(index[axis]) for axis in axes))):
+        where = tuple(index[axis][i] for axis, i in zip(axes, place, strict=True))
+        if all(i in picks[axis] for axis, i in zip(axes, where, strict=True)):
+            found[where] = jax.tree.map(lambda leaf, row=row: leaf[row], tree)
+    return found

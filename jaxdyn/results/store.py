@@ -1,13 +1,18 @@
 """Datasets on disk: one zarr group a sweep, readable by `xarray.open_zarr` at any moment.
 
 A cell of a sweep is one region. Its values are written first, then its place in the `done` mask, then its own commit
-record `cells/<key>` with the hashes of what was computed; a cell without a commit record is computed again. Every file
-is written beside its place and renamed, and every chunk carries a checksum.
+record `cells/<key>` with the hashes of what was computed; a cell without a commit record is computed again, and so is one
+whose chunks are no longer what was written. Every file is written beside its place and renamed, and every chunk carries a checksum.
+
+A store lies at a path, or at a URL that fsspec knows (`s3://…`, `gs://…`, `memory://…`); checkpoints, locks and parameters
+need a path.
 
 A store belongs to one sweep: its fingerprint holds the axes, the records, the versions and, cell by cell, the hashes of
 the programmes and of the arrays that went into them. A difference is refused, and named.
 """
 
+import hashlib
+import itertools
 import json
 import math
 import os
@@ -26,7 +31,9 @@ from jaxdyn.results.dataset import DONE, Field, Template
 _CHUNK = 4e6  # bytes of a chunk, at most
 
 StoreLike = Any
-"""A path, or a zarr store object."""
+"""A path, a URL that fsspec knows, or a zarr store object."""
+
+_CONTENT = "content"  # the hash of a cell's values in its commit record
 
 
 class StoreError(OSError):
@@ -62,7 +69,23 @@ class Store:
     def committed(self, key: str) -> dict[str, str] | None:
         """The hashes of a finished cell, or None where it is not finished."""
         path = f"cells/{key}"
-        return dict(self._group[path].attrs) if path in self._group else None
+        if path not in self._group:
+            return None
+        return {name: str(value) for name, value in self._group[path].attrs.items() if name != _CONTENT}
+
+    def is_intact(self, key: str, index: tuple[Any, ...]) -> bool:
+        """Whether the values of a finished cell are what was written: no chunk torn, flipped or lost.
+
+        Args:
+            key: the cell.
+            index: its region.
+        """
+        told = dict(self._group[f"cells/{key}"].attrs).get(_CONTENT)
+        try:
+            found = {name: self._read(name, index) for name in told or {}}
+        except (OSError, ValueError, RuntimeError):  # a checksum that fails, a chunk cut short
+            return False
+        return bool(told == {name: _digest(value) for name, value in found.items()})
 
     def write(self, key: str, index: tuple[Any, ...], values: Mapping[str, Any], commit: Mapping[str, str]) -> None:
         """Write the region of one cell, whole or not at all.
@@ -73,14 +96,22 @@ class Store:
             values: `{variable: array}`, shaped like the region.
             commit: hashes of what was computed.
         """
+        content = {}
         for name, value in values.items():
-            self._group[name].set_orthogonal_selection(index, np.asarray(value)) if index else self._fill(name, value)
-        done = np.ones(np.shape(self._group[DONE].get_orthogonal_selection(index)) if index else (), bool)
-        self._group[DONE].set_orthogonal_selection(index, done) if index else self._fill(DONE, done)
-        self._group.require_group("cells").create_group(key, attributes=dict(commit), overwrite=True)
+            plain = np.asarray(value).astype(self._group[name].dtype)
+            self._put(name, index, plain)
+            content[name] = _digest(plain)
+        self._put(DONE, index, np.asarray(True))
+        self._group.require_group("cells").create_group(key, attributes={**commit, _CONTENT: content}, overwrite=True)
 
-    def _fill(self, name: str, value: Any) -> None:
-        self._group[name][...] = np.asarray(value)
+    def _read(self, name: str, index: tuple[Any, ...]) -> Any:
+        array = self._group[name]
+        return array.get_orthogonal_selection(index) if index else array[...]
+
+    def _put(self, name: str, index: tuple[Any, ...], value: np.ndarray) -> None:
+        array = self._group[name]
+        for box, part in _boxes(index):
+            array[box] = value[part] if value.ndim else value
 
 
 def create_or_open(
@@ -89,7 +120,7 @@ def create_or_open(
     """Make a new store, or open one that belongs to the same sweep.
 
     Args:
-        where: a path or a zarr store object.
+        where: a path, a URL or a zarr store object.
         template: the layout of the dataset.
         fingerprint: what identifies the sweep, `{part: hash or value}`.
         attrs: attributes of a new dataset.
@@ -99,10 +130,10 @@ def create_or_open(
     """
     import zarr
 
-    if isinstance(where, (str, Path)) and Path(where).exists():
-        return _open(Path(where), fingerprint)
+    if _exists(where):
+        return _open(where, fingerprint)
     with _quiet():
-        group = zarr.create_group(where, overwrite=False)
+        group = zarr.create_group(_located(where), overwrite=False)
         for name, labels in template.coordinates.items():
             _create(group, name, (name,), labels.shape, labels.dtype, None, labels.shape)[...] = labels
         for name, field in template.fields.items():
@@ -118,7 +149,7 @@ def open(where: StoreLike) -> Any:
     """The dataset of a store, lazily loaded; may be called while the sweep is running (`done` tells what is there).
 
     Args:
-        where: a path or a zarr store object.
+        where: a path, a URL or a zarr store object.
 
     Returns:
         An `xarray.Dataset`.
@@ -128,12 +159,12 @@ def open(where: StoreLike) -> Any:
     """
     import xarray as xr
 
-    if isinstance(where, (str, Path)) and not (Path(where) / "zarr.json").exists():
+    if not _exists(where, is_store=True):
         raise ValueError(
             f"There is no jaxdyn store at {str(where)!r}; `jd.sweep(…, store=…)` or `jaxdyn run` makes one."
         )
     with _quiet():
-        dataset = xr.open_zarr(where, chunks=None, consolidated=False, zarr_format=3)
+        dataset = xr.open_zarr(_located(where), chunks=None, consolidated=False, zarr_format=3)
     dataset.attrs.pop("fingerprint", None)
     return dataset
 
@@ -142,11 +173,50 @@ def layout(where: StoreLike) -> dict[str, Any] | None:
     """How the sweep of a store is cut, or None where there is no store yet."""
     import zarr
 
-    if not isinstance(where, (str, Path)) or not (Path(where) / "zarr.json").exists():
+    if where is None or not _exists(where, is_store=True):
         return None
     with _quiet():
-        found = dict(zarr.open_group(where, mode="r", use_consolidated=False).attrs).get("layout")
+        found = dict(zarr.open_group(_located(where), mode="r", use_consolidated=False).attrs).get("layout")
     return dict(found) if isinstance(found, Mapping) else None
+
+
+def as_path(where: StoreLike) -> Path | None:
+    """The path of a store on a file system; None for URLs, zarr stores and None."""
+    return Path(where) if isinstance(where, (str, Path)) and not _is_url(where) else None
+
+
+def _is_url(where: StoreLike) -> bool:
+    return isinstance(where, str) and "://" in where
+
+
+def _located(where: StoreLike) -> Any:
+    """What zarr opens."""
+    import zarr
+
+    if not _is_url(where):
+        return where
+    try:
+        return zarr.storage.FsspecStore.from_url(where)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"The store {where!r} cannot be reached: {error}. fsspec reads such URLs with a package for each protocol, for "
+            "instance `pip install s3fs` for s3:// and `pip install gcsfs` for gs://."
+        ) from error
+
+
+def _exists(where: StoreLike, *, is_store: bool = False) -> bool:
+    """Whether something is there; with `is_store`, whether a zarr group is."""
+    import zarr
+
+    path = as_path(where)
+    if path is not None:
+        return (path / "zarr.json").exists() if is_store else path.exists()
+    with _quiet():
+        try:
+            zarr.open_group(_located(where), mode="r", use_consolidated=False)
+        except FileNotFoundError:
+            return False
+    return True
 
 
 @contextmanager
@@ -160,11 +230,12 @@ def exclusive(where: StoreLike) -> Iterator[None]:
         ValueError: where another run holds it; the run is named.
     """
     held = None
-    if isinstance(where, (str, Path)) and sys.platform != "win32":
+    path = as_path(where)
+    if path is not None and sys.platform != "win32":
         import fcntl
 
         try:
-            held = (Path(where) / "checkpoints" / "lock").open("a+")
+            held = (path / "checkpoints" / "lock").open("a+")
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held.truncate(0)
             held.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -186,22 +257,22 @@ def exclusive(where: StoreLike) -> Iterator[None]:
             held.close()
 
 
-def _open(path: Path, fingerprint: Mapping[str, Any]) -> Store:
+def _open(where: StoreLike, fingerprint: Mapping[str, Any]) -> Store:
     import zarr
 
-    if not (path / "zarr.json").exists():
-        raise ValueError(f"{str(path)!r} exists but is no jaxdyn store; choose another path for `store=`.")
+    if not _exists(where, is_store=True):
+        raise ValueError(f"{str(where)!r} exists but is no jaxdyn store; choose another path for `store=`.")
     with _quiet():
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        group = zarr.open_group(_located(where), mode="r+", use_consolidated=False)
     found = dict(group.attrs).get("fingerprint")
     if found is None:
-        raise ValueError(f"{str(path)!r} is a zarr group, but no jaxdyn store; choose another path for `store=`.")
+        raise ValueError(f"{str(where)!r} is a zarr group, but no jaxdyn store; choose another path for `store=`.")
     differing = _difference(found, json.loads(json.dumps(fingerprint)))
     if differing:
         raise ValueError(
-            f"The store {str(path)!r} belongs to another sweep: {differing}. Choose another path for `store=`, or delete it."
+            f"The store {str(where)!r} belongs to another sweep: {differing}. Choose another path for `store=`, or delete it."
         )
-    return Store(group, path)
+    return Store(group, where)
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str | None:
@@ -218,6 +289,29 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
                 return found
         return None
     return None if old == new else f"{path} was {old!r} and is {new!r} now"
+
+
+def _boxes(index: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
+    """A region as boxes of slices, each with its part of the region's values.
+
+    Zarr overwrites whole chunks unread, damaged or not, but only where it is told of slices.
+    """
+    if not index:
+        yield ..., ...
+        return
+    runs: list[list[Any]] = []
+    parts: list[list[slice]] = []
+    for one in index:
+        if isinstance(one, slice):
+            runs.append([one])
+            parts.append([slice(None)])
+        elif np.ndim(one) == 0:
+            runs.append([int(one)])
+        else:
+            cuts = np.split(np.arange(len(one)), 1 + np.flatnonzero(np.diff(one) != 1))
+            runs.append([slice(int(one[cut[0]]), int(one[cut[-1]]) + 1) for cut in cuts])
+            parts.append([slice(int(cut[0]), int(cut[-1]) + 1) for cut in cuts])
+    yield from zip(itertools.product(*runs), itertools.product(*parts), strict=True)
 
 
 def _chunks(field: Field, template: Template) -> tuple[int, ...]:
@@ -257,6 +351,14 @@ def _create(group: Any, name: str, dims: Any, shape: Any, dtype: Any, fill: Any,
         serializer=BytesCodec(),
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
     )
+
+
+def _digest(value: Any) -> str:
+    """A hash of an array's values; every NaN counts as the same."""
+    array = np.ascontiguousarray(value)
+    if array.dtype.kind in "fc":
+        array = np.where(np.isnan(array), array.dtype.type(np.nan), array)
+    return hashlib.sha256(f"{array.dtype}{np.shape(value)}".encode() + array.tobytes()).hexdigest()
 
 
 @contextmanager

@@ -42,7 +42,7 @@ SCRIPT = textwrap.dedent(
     cost.members_together = lambda *_: chunk
     class CutOff(jd.ensemble.Silent):
         left = stop
-        def advance(self, work):
+        def advance(self, work, glance):
             self.left -= 1
             if self.left == 0:
                 raise KeyboardInterrupt

@@ -212,7 +212,7 @@ def test_progress_counts_every_member_step():
         def cell(self, name, num_members):
             self.cells += 1
 
-        def advance(self, work):
+        def advance(self, work, glance):
             self.done += work
 
     tally = Tally()

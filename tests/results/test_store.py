@@ -162,6 +162,51 @@ def test_a_corrupted_chunk_is_an_error_not_a_wrong_number(tmp_path):
         jd.results.open(path).load()
 
 
+@pytest.mark.parametrize("harm", ["flip", "cut", "lose"])
+def test_a_damaged_cell_is_found_out_and_computed_again_and_no_other(tmp_path, monkeypatch, harm):
+    path = tmp_path / "a.zarr"
+    whole = jd.sweep(_run, store=path, **AXES).load()
+    chunk = next(f for f in (path / "out" / "c" / "1").rglob("*") if f.is_file())
+    data = bytearray(chunk.read_bytes())
+    if harm == "lose":
+        chunk.unlink()
+    elif harm == "cut":
+        chunk.write_bytes(data[: len(data) // 2])
+    else:
+        data[len(data) // 2] ^= 0xFF
+        chunk.write_bytes(data)
+    started = []
+    start = importlib.import_module("jaxdyn.ensemble.programme").Programme.start
+    monkeypatch.setattr(
+        "jaxdyn.ensemble.programme.Programme.start", lambda self, a: (started.append(1), start(self, a))[1]
+    )
+    with pytest.warns(RuntimeWarning, match=r"linear.*damaged.*computed again"):
+        found = jd.sweep(_run, store=path, **AXES)
+    assert len(started) == 1
+    xr.testing.assert_equal(found.load(), whole)
+
+
+def test_a_store_may_lie_behind_a_url(tmp_path):
+    url = f"memory://{tmp_path.name}/a.zarr"
+    plain = jd.sweep(_run, **AXES)
+    stored = jd.sweep(_run, store=url, **AXES)
+    xr.testing.assert_equal(stored.load(), plain)
+    xr.testing.assert_equal(jd.results.open(url).load(), plain)
+    before = stored.attrs["seconds_running"]
+    assert jd.sweep(_run, store=url, **AXES).attrs["seconds_running"] == before  # nothing was computed
+    with pytest.raises(ValueError, match="programme itself"):
+        jd.sweep(lambda expand, width, seed: _run(expand, width, seed, rate=0.2), store=url, **AXES)
+    with pytest.raises(ValueError, match="a path"):
+        jd.sweep(_run, store=url, keep_params=True, **AXES)
+    with pytest.raises(ValueError, match="no jaxdyn store"):
+        jd.results.open("memory://nowhere/a.zarr")
+
+
+def test_a_url_without_its_package_names_the_remedy():
+    with pytest.raises(ValueError, match="pip install"):
+        jd.results.open("nonsense://bucket/a.zarr")
+
+
 def test_final_parameters_come_back_as_the_unpadded_pytree(tmp_path):
     path = tmp_path / "a.zarr"
     jd.sweep(_run, store=path, keep_params=True, **AXES)

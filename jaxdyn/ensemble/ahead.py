@@ -1,0 +1,53 @@
+"""Coming cells are compiled in background threads while one runs.
+
+Tracing and lowering stay on the caller's thread, because JAX's settings belong to a thread; what XLA does afterwards needs
+no Python, so the two programmes of a cell, and those of the next cells, are compiled side by side.
+"""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from jaxdyn.ensemble.plan import Cell, Plan
+from jaxdyn.ensemble.programme import Programme
+
+_THREADS = 4
+_LOOK_AHEAD = 2  # groups whose programmes are held at once, the running one included
+
+
+class Ahead:
+    """Hands out compiled programmes, and begins to compile those that come next. Use as a context.
+
+    Args:
+        plan: whose programmes.
+        cells: the cells that will be computed, in order.
+    """
+
+    def __init__(self, plan: Plan, cells: Iterable[Cell]) -> None:
+        self._plan = plan
+        self._waiting = list({cell.group: cell for cell in reversed(list(cells))}.values())[
+            ::-1
+        ]  # the first of each group
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(max_workers=min(_THREADS, cores), thread_name_prefix="compile")
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def take(self, cell: Cell) -> Programme:
+        """The programme of a cell, compiled; the next groups have begun to compile when it returns."""
+        groups = [one.group for one in self._waiting]
+        if cell.group in groups:
+            del self._waiting[: groups.index(cell.group)]
+            for coming in self._waiting[:_LOOK_AHEAD]:
+                self._plan.programme(coming).compile_in(self._pool)
+            del self._waiting[0]
+        programme = self._plan.programme(cell)
+        _ = programme.compiled
+        return programme
