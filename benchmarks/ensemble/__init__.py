@@ -10,15 +10,24 @@ from typing import Any
 import jax
 
 from benchmarks import harness
-from benchmarks.ensemble import training
+from benchmarks.ensemble import cold, overheads, scaling, training
 
 
 def main(*, quick: bool = False, path: Path | None = None) -> None:
-    """Run the benchmark."""
-    table = training.rows(quick=quick, rounds=1 if quick else 7)
+    """Run the benchmark; at toy size without what needs many processes."""
+    rounds = 1 if quick else 7
+    table = training.rows(quick=quick, rounds=rounds)
     show(table)
+    costs = [overheads.timed(overheads.recording, quick=quick, rounds=rounds)]
+    if not quick:
+        costs.append(overheads.timed(overheads.checkpoints, rounds=3))
+        costs.append(overheads.timed(overheads.memory))
+        costs.append(overheads.timed(cold.row, rounds=3))
+        figure = (path or harness.RESULTS / "ensemble.json").with_name("ensemble-scaling.png")
+        costs.append(overheads.timed(scaling.row, figure))
+    overheads.show(costs)
     more: dict[str, Any] = {"devices": jax.local_device_count()}
-    print(harness.write("ensemble", table, path, question=__doc__.splitlines()[0], **more))
+    print(harness.write("ensemble", [*table, *costs], path, question=__doc__.splitlines()[0], **more))
 
 
 def show(table: list[dict[str, Any]]) -> None:

@@ -59,10 +59,12 @@ def _chosen(chunk: int | None) -> Any:
         cost.members_together = automatic
 
 
-def fixed_strategies(run: Callable[..., jd.Training], members: int) -> dict[str, Sweep]:
-    """In sequence, in chunks of eight, and all that lie on a device vmapped at once."""
+def fixed_strategies(run: Callable[..., jd.Training], members: int, *, quick: bool) -> dict[str, Sweep]:
+    """In sequence, in chunks of eight, and all that lie on a device vmapped at once; at toy size the first alone."""
     here = -(-members // jax.local_device_count())
     chunks = {"sequence": 1, "chunks": min(8, max(2, here // 2)), "vmap": here}
+    if quick:
+        chunks = {"sequence": 1}
     return {name: Sweep(run, {"seed": np.arange(members)}, chunk) for name, chunk in chunks.items()}
 
 

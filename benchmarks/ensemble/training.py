@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 import jaxdyn as jd
+from benchmarks.ensemble.overheads import timed
 from benchmarks.ensemble.programmes import Sweep, fixed_strategies, in_turn, quickest, ratio, workers
 
 EVERY, RATE = 10, 0.1
@@ -31,10 +32,10 @@ TOY = [("dense", 8, 4, 20), ("conv", 2, 2, 20)]
 
 def rows(*, quick: bool, rounds: int) -> list[dict[str, Any]]:
     """All rows."""
-    return [row(*size, rounds=rounds) for size in (TOY if quick else SIZES)]
+    return [timed(row, *size, rounds=rounds, quick=quick) for size in (TOY if quick else SIZES)]
 
 
-def row(family: str, width: int, members: int, steps: int, *, rounds: int) -> dict[str, Any]:
+def row(family: str, width: int, members: int, steps: int, *, rounds: int, quick: bool) -> dict[str, Any]:
     """One size of one family."""
     model, task = _dense(width) if family == "dense" else _conv(width)
 
@@ -42,7 +43,7 @@ def row(family: str, width: int, members: int, steps: int, *, rounds: int) -> di
         record = jd.record(jd.every(EVERY), loss=jd.probes.Loss())
         return jd.Training(model, task, optax.sgd(RATE), steps=steps, key=jax.random.key(seed), record=record)
 
-    ours = {"sweep": Sweep(run, {"seed": np.arange(members)})} | fixed_strategies(run, members)
+    ours = {"sweep": Sweep(run, {"seed": np.arange(members)})} | fixed_strategies(run, members, quick=quick)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "start.npz"
         weights = jax.vmap(lambda seed: model.init(jax.random.key(seed)))(jnp.arange(members))
@@ -92,7 +93,7 @@ def row(family: str, width: int, members: int, steps: int, *, rounds: int) -> di
     if in_scan is not None:
         found["jax_over_sweep"] = in_scan / (seconds / members / steps)
         found["jax_rival"] = "lax.conv in a scan, one member, two steps"
-    best = quickest(times, ["sequence", "chunks", "vmap"])
+    best = quickest(times, [name for name in ours if name != "sweep"])
     found["best_fixed"] = f"{best} ({ours[best].chunk})"
     found["sweep_over_best_fixed"] = ratio(times, "sweep", best)
     return found

@@ -11,9 +11,9 @@ import time
 
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 STATE = {}
 

@@ -1,7 +1,8 @@
 """Ensembles of PyTorch networks by gradient descent: `torch.func.vmap` and a plain loop. Runs in the `torch` environment.
 
-Requests: `{"load": npz, "family", "steps", "every", "rate"}` takes weights `w0, w1, w2` [E, …], inputs and targets, answers with the rivals'
-names; `{"run": name}` trains the whole ensemble once, answers with its seconds and leaves the losses, [E, steps / every], in `npz.name.npy`;
+Requests: `{"load": npz, "family", "steps", "every", "rate"}` takes weights `w0, w1, w2` [E, …], inputs and targets, and answers
+with the rivals' names; `{"run": name}` trains the whole ensemble once, answers with its seconds and leaves the losses, [E, steps / every],
+in `npz.name.npy`;
 `{"matmul": true}` times one product 2048³.
 """
 
@@ -71,7 +72,9 @@ def loop():
         params = []
         for p in STATE["params"]:
             one = p[member].clone()
-            params.append((one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one).requires_grad_())
+            params.append(
+                (one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one).requires_grad_()
+            )
         values = []
         for step in range(STATE["steps"]):
             value = loss(params, STATE["x"], STATE["y"])

@@ -169,15 +169,15 @@ def convolve(x: Float[Array, "n h w c"], weight: Float[Array, "s s c m"]) -> Flo
         >>> convolve(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].tolist()
         [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
     """
-    return jax.lax.platform_dependent(
-        x, weight, cpu=_in_blocks, cuda=_whole, rocm=_whole, tpu=_whole, default=_shifted
-    )
+    return jax.lax.platform_dependent(x, weight, cpu=_in_blocks, cuda=_whole, rocm=_whole, tpu=_whole, default=_shifted)
 
 
 def _in_blocks(x: Any, weight: Any) -> Any:
     """A few examples at a time, as many as divide their number; their slices are made again for the gradient rather than kept."""
     num, height, width, depth = x.shape
-    matrix = weight.reshape(-1, weight.shape[3]).T  # [m, s² c], so that its gradient is a product of two row-major matrices
+    matrix = weight.reshape(
+        -1, weight.shape[3]
+    ).T  # [m, s² c], so that its gradient is a product of two row-major matrices
     most = max(1, _CACHE // (height * width * matrix.shape[1] * x.dtype.itemsize))
     together = next(size for size in range(min(most, num), 0, -1) if num % size == 0) if num else 1
     if together in (1, num):
