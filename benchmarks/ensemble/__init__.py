@@ -1,4 +1,4 @@
-"""How fast are sweeps, against PyTorch, hand-written JAX, plain scripts and what the machine can do? And what do records, checkpoints and memory cost?
+"""How fast are sweeps, against PyTorch, hand-written JAX, plain scripts and the machine? What do records, checkpoints and memory cost?
 
 Each row asserts that all rivals compute the same losses before it times them; rivals run in turn, and medians of the rounds' ratios
 are quoted. This process has one CPU device a core, as `jaxdyn run` has; every rival has a process of its own, with its library's defaults.

@@ -20,7 +20,7 @@ CADENCE = 60.0  # seconds between checkpoints, `sweep`'s default
 
 
 def recording(*, quick: bool, rounds: int) -> dict[str, Any]:
-    """Full batch, n = 256, two hidden tanh layers of 256: the loss every step and the norm of the tangent kernel every ten, against nothing."""
+    """Full batch, n = 256, two hidden tanh layers of 256: loss every step and norm of the tangent kernel every ten, against neither."""
     n, width, members, steps = (16, 8, 2, 20) if quick else (256, 256, 8, 200)
     task = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=64, n=n)
     model = jd.models.mlp((64, width, width, 1), activation=jnp.tanh)
@@ -85,8 +85,8 @@ def memory() -> dict[str, Any]:
     """Growth of a process against the plan's estimate, and a sweep whose states are ten times its budget."""
     width, members = 1024, 48
     whole = ask("memory", width=width, members=members, steps=10, budget=None)
-    budget = whole["states"] / 10  # bytes a device
-    blocks = ask("memory", width=width, members=members * whole["devices"], steps=10, budget=budget)
+    budget = whole["states"] / whole["devices"]  # bytes a device
+    blocks = ask("memory", width=width, members=10 * members, steps=10, budget=budget)
     return {
         "row": f"memory m={width} E={members}",
         "growth_over_estimate": whole["growth"] / whole["estimate"],
