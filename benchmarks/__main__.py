@@ -19,6 +19,10 @@ def main() -> None:
     if options.install_peers:
         os.environ["JAXDYN_INSTALL_PEERS"] = "1"
     os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+    if options.name == "ensemble":
+        import jaxdyn
+
+        jaxdyn.ensemble.use_cores()
     importlib.import_module(f"benchmarks.{options.name}").main(quick=options.quick, path=options.json)
 
 

@@ -35,7 +35,7 @@ class Peer:
     """A worker of one environment.
 
     Args:
-        environment: a name in `ENVIRONMENTS`.
+        environment: a name in `ENVIRONMENTS`, or "own" for this project's own interpreter with one CPU device.
         script: file name of the worker.
 
     Raises:
@@ -43,8 +43,9 @@ class Peer:
     """
 
     def __init__(self, environment: str, script: str) -> None:
-        python = _python(environment)
+        python = sys.executable if environment == "own" else _python(environment)
         threads = {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(os.cpu_count())}
+        inherited = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the worker)
         self._process = subprocess.Popen(
             [str(python), str(HERE / script)],
@@ -52,7 +53,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **threads},
+            env={**inherited, **threads},
         )
         self.versions = self.ask()
 

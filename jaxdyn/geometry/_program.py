@@ -248,7 +248,7 @@ class _Flat:
         if name == "cond":
             platforms = self._platforms(inputs[0])
             if platforms is not None:
-                return params["branches"][_branch(platforms)], inputs[1:]
+                return params["branches"][_branch(platforms, params["branches"])], inputs[1:]
         if name == "scan" and params["length"] * len(params["jaxpr"].jaxpr.eqns) <= _UNROLLED:
             return jax.make_jaxpr(_unrolled(source))(*(self.avals[v] for v in inputs)), inputs
         return None
@@ -277,14 +277,13 @@ def _is_apart(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> boo
     )
 
 
-def _branch(platforms: Sequence[Any]) -> int:
-    """Which branch the default platform takes; all branches compute the same function."""
+def _branch(platforms: Sequence[Any], branches: Sequence[Any]) -> int:
+    """Which branch to read: that of the default platform, or the generic one where the former is a loop. All compute the same function."""
     here = jax.default_backend()
     names = {here, "cuda", "rocm"} if here == "gpu" else {here}
-    for position, group in enumerate(platforms):
-        if group is None or names.intersection(group):
-            return position
-    return 0
+    own = next((i for i, group in enumerate(platforms) if group is None or names.intersection(group)), 0)
+    is_loop = any(equation.primitive.name in ("scan", "while") for equation in branches[own].jaxpr.eqns)
+    return next((i for i, group in enumerate(platforms) if group is None), own) if is_loop else own
 
 
 def _unrolled(scan: Any) -> Callable[..., Any]:

@@ -5,8 +5,10 @@ r"""Convolutional networks: 3×3 filters (or others), stride 1, zero padding, ch
 in NTK scaling, with W ~ N(0, 1); other scalings take fan_in = s² c_l. Weights are shared over positions, yet the transition
 to linearity holds as the channels grow.
 
-One convolution, lowered twice: XLA's own inside a compiled loop reaches 1 GFLOP/s on a CPU, shifted slices side by side times one matrix
-thirty times that, so a CPU gets the second, an accelerator the first.
+One convolution, lowered thrice: XLA's own inside a compiled loop reaches 1 GFLOP/s on a CPU, shifted slices side by side times one matrix
+fifty times that, and twice as much again where few enough examples go at a time for their slices to stay in the cache and the gradient
+makes the slices anew. So a CPU gets the last, an accelerator the first; the one in the middle is for whoever reads the equations
+(`geometry.ntk` looks for matrix products, not into loops).
 
 References:
     Liu, Zhu, Belkin, arXiv 2010.01092, §5 (convolutions). Arora et al., arXiv 1904.11955 (kernels with global average pooling).
@@ -26,6 +28,8 @@ from jaxdyn.models.base import Kernels, Model
 from jaxdyn.models.mlp import Activation, check_kernel, identity
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
 from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, mask
+
+_CACHE = 1_250_000  # bytes of slices that stay in a core's cache
 
 Pool = Callable[[Any], Any]
 """What stands between the last convolution and the readout: `[n, h, w, c] -> [n, positions, c]`."""
@@ -169,19 +173,44 @@ def convolve(
         >>> convolve(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].tolist()
         [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
     """
-    shifted, whole = partial(_shifted, stride=stride), partial(_whole, stride=stride)
-    return jax.lax.platform_dependent(x, weight, cpu=shifted, default=whole)
+    blocks, shifted, whole = (partial(one, stride=stride) for one in (_in_blocks, _shifted, _whole))
+    return jax.lax.platform_dependent(x, weight, cpu=blocks, cuda=whole, rocm=whole, tpu=whole, default=shifted)
+
+
+def _in_blocks(x: Any, weight: Any, stride: int = 1) -> Any:
+    """A few examples at a time, as many as divide their number; their slices are made again for the gradient rather than kept."""
+    num, *image = x.shape
+    matrix = weight.reshape(
+        -1, weight.shape[3]
+    ).T  # [m, s² c]: its gradient is then a product of two row-major matrices
+    most = max(1, _CACHE // (image[0] * image[1] * matrix.shape[1] * x.dtype.itemsize // stride**2 + 1))
+    together = next(size for size in range(min(most, num), 0, -1) if num % size == 0) if num else 1
+    if together in (1, num):
+        return _shifted(x, weight, stride)
+
+    def block(matrix: Any, x: Any) -> Any:
+        patches = _patches(x, weight.shape[0], stride)
+        product = jax.lax.dot_general(matrix, patches.reshape(-1, matrix.shape[1]), (((1,), (1,)), ((), ())))
+        return product.T.reshape(*patches.shape[:3], -1)
+
+    forgetful = jax.checkpoint(block, prevent_cse=False)
+    blocks = jax.lax.map(lambda x: forgetful(matrix, x), x.reshape(-1, together, *image))
+    return blocks.reshape(num, *blocks.shape[2:])
 
 
 def _shifted(x: Any, weight: Any, stride: int = 1) -> Any:
     """Shifted copies side by side, times one matrix."""
-    size, _, depth, fan_out = weight.shape
+    return _patches(x, weight.shape[0], stride) @ weight.reshape(-1, weight.shape[3])
+
+
+def _patches(x: Any, size: int, stride: int) -> Any:
+    """What each output sees, [n, h2, w2, s² c]."""
     _, height, width, _ = x.shape
     edge = size // 2
     padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
     shifts = [(i, j) for i in range(size) for j in range(size)]
     patches = [padded[:, i : i + height : stride, j : j + width : stride, :] for i, j in shifts]
-    return jnp.concatenate(patches, axis=-1) @ weight.reshape(size * size * depth, fan_out)
+    return jnp.concatenate(patches, axis=-1)
 
 
 def _whole(x: Any, weight: Any, stride: int = 1) -> Any:

@@ -1,5 +1,7 @@
 """Convolutional networks against explicit loops, and their infinite-width kernels against stax and Monte Carlo."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 import jaxdyn as jd
-from jaxdyn.models.conv import _shifted, _whole
+from jaxdyn.models.conv import _in_blocks, _shifted, _whole
 
 RELU = jax.nn.relu
 
@@ -35,6 +37,37 @@ def test_both_lowerings_are_the_loop(size, x64):
     x, weight = _images(), jax.random.normal(jax.random.key(1), (size, size, 2, 3))
     for lowering in (_shifted, _whole, jd.models.convolve):
         np.testing.assert_allclose(lowering(x, weight), _loop(x, weight), atol=1e-12)
+
+
+@pytest.mark.parametrize("num", [12, 13])
+def test_blocks_of_examples_are_the_whole_and_so_are_their_derivatives(num, monkeypatch, x64):
+    """12 examples go in three blocks, 13 all at once."""
+    monkeypatch.setattr(sys.modules["jaxdyn.models.conv"], "_CACHE", 8 * 5 * 20 * 18 * 4)
+    x, weight = _images(num, (5, 20, 2)), jax.random.normal(jax.random.key(1), (3, 3, 2, 3))
+    assert ("scan" in str(jax.make_jaxpr(_in_blocks)(x, weight))) == (num == 12)
+
+    def slope(lowering):
+        def loss(x, weight):
+            return jnp.sum(jnp.sin(lowering(x, weight)))
+
+        gradient = jax.grad(loss, (0, 1))
+        return gradient(x, weight), jax.jvp(gradient, (x, weight), (jnp.cos(x), weight**2))[1]
+
+    np.testing.assert_allclose(_in_blocks(x, weight), _shifted(x, weight), atol=1e-12)
+    for ours, plain in zip(jax.tree.leaves(slope(_in_blocks)), jax.tree.leaves(slope(_shifted)), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-9)
+
+
+def test_tangent_kernel_reads_the_product_where_the_platform_runs_a_loop(monkeypatch, x64):
+    monkeypatch.setattr(sys.modules["jaxdyn.models.conv"], "_CACHE", 8 * 9 * 18 * 2)
+    model = jd.models.conv((3, 3, 2), (4, 3), 2, activation=jnp.tanh, pool=jd.models.flatten)
+    params, x = model.init(jax.random.key(0)), _images(6, (3, 3, 2))
+    jacobian = jax.tree.leaves(jax.jacobian(lambda p: model.apply(p, x))(params))
+    rows = np.concatenate([np.asarray(leaf).reshape(6, 2, -1) for leaf in jacobian], axis=-1)
+    expected = np.einsum("akp,bkp->ab", rows, rows) / 2
+    np.testing.assert_allclose(jd.geometry.ntk(model.apply, params, x), expected, rtol=1e-10)
+    traced = str(jax.make_jaxpr(lambda p: jd.geometry.ntk(model.apply, p, x))(params))
+    assert "scan" not in traced
 
 
 def test_accelerators_get_the_convolution_and_the_cpu_a_product():
