@@ -35,6 +35,12 @@ def test_a_linear_model_trains_up_to_two(loss):
     assert set(found.failure.values) <= {"diverged", "loss"}
 
 
+@jax.jit
+def _ends(rates, start, coupling):
+    start = catapult.Example(*(jnp.full(2, part) for part in start))
+    return catapult.outcome(rates, start, coupling=coupling, y=0.5, c=1.0, steps=400).final
+
+
 def test_the_edge_of_one_example_is_that_of_its_exact_map(x64):
     """The bracket holds a rate at which the map, iterated alone, stops converging; the width is vmapped, and 4 is the limit."""
     task = jd.tasks.from_arrays(jnp.ones((1, 3)), jnp.full((1, 1), 0.5))
@@ -51,15 +57,16 @@ def test_the_edge_of_one_example_is_that_of_its_exact_map(x64):
     assert found.relative_low.dims == ("width", "seed")
     assert (abs(found.relative_low.sel(width=1024) - 4) < 0.2).all()
     for width in (64, 1024):
+        coupling = 3 / (width * 3)
         for seed in range(2):
             one = found.sel(width=width, seed=seed)
-            model = jd.models.two_layer_relu(3, width)
-            params0 = model.init(jax.random.key(seed))
-            start = catapult.Example(model.apply(params0, task.x)[0, 0], jnp.asarray(one.curvature.item()))
-            assert start.kernel == pytest.approx(float(jd.geometry.ntk(model.apply, params0, task.x)[0, 0]), rel=1e-12)
-            for rate, holds in ((one.low.item(), True), (one.high.item(), False)):
-                end = catapult.outcome(rate, start, coupling=3 / (width * 3), y=0.5, c=1.0, steps=400)
-                assert bool(jnp.isfinite(end.final) & (end.final < (start.output - 0.5) ** 2 / 2)) == holds
+            params = jd.models.two_layer_relu(3, width).init(jax.random.key(seed))
+            h, v = np.maximum(params["u"].sum(axis=0), 0) / np.sqrt(3), np.asarray(params["v"])[:, 0]
+            assert one.curvature.item() == pytest.approx((h @ h + ((h > 0) * v**2).sum()) / width, rel=1e-12)
+            start = catapult.Example(h @ v / np.sqrt(width), one.curvature.item())
+            ends = _ends(np.array([one.low.item(), one.high.item()]), start, coupling)
+            held = np.isfinite(ends) & (ends < (start.output - 0.5) ** 2 / 2)
+            assert held.tolist() == [True, False]
 
 
 def test_the_search_is_traced_once_a_loop_value():
