@@ -12,8 +12,8 @@ The Laplace kernel has no gradient at coincident points; it counts as zero there
 The kernels, and the conventions in which the literature differs, are in `theory.radial`. M is left as it is (`unnormalised`, the authors'
 notebooks) or divided by its largest entry (`by_max`, their package).
 
-Cost of an iteration: n³/3 for the Cholesky factor and n² d (k + 1) for kernel and gradients. Memory: the kernel and its factor, n² numbers
-each; everything else goes in blocks of rows.
+Cost of an iteration: n³/3 for the Cholesky factor and n² d (k + 1) for kernel and gradients. Memory: about three n × n arrays, the kernel,
+its factor and one in between (5.2 GB in single precision for n = 20 000); everything else goes in blocks of rows.
 
 References:
     A. Radhakrishnan, D. Beaglehole, P. Pandit, M. Belkin, arXiv 2212.13881, and the code of `recursive_feature_machines`.
