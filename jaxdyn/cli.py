@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-EXPERIMENTS = {"width": "wide networks against their Taylor models and the infinite-width NTK, on real images"}
+EXPERIMENTS = {
+    "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
+    "width": "wide networks against their Taylor models and the infinite-width NTK, on real images",
+}
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
 
 PRESETS = ("ci", "laptop", "paper")
