@@ -87,8 +87,8 @@ class Config:
 
 
 PRESETS = {
-    "ci": Config((8, 32, 128), 8, ("fully connected", "uniform"), 1.0, 5, 16, 10),
-    "laptop": Config((12, 24, 48, 96, 192), 8, ARCHITECTURES, 1.0, 10, 32, 50),
+    "ci": Config((8, 32, 128), 8, ("uniform",), 1.0, 5, 16, 10),
+    "laptop": Config((12, 32, 76, 192), 8, ARCHITECTURES, 1.0, 10, 32, 50),
     "paper": Config((64, 128, 256, 512, 1024, 2048, 4096), 16, ARCHITECTURES[:5], 1.0, 20, 64, 200),
 }
 
