@@ -5,7 +5,7 @@ import importlib
 import os
 from pathlib import Path
 
-NAMES = ("ensemble", "ntk", "curvature", "infinite")
+NAMES = ("ensemble", "ntk", "curvature", "infinite", "dag")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 EXPERIMENTS = {
     "width": "wide networks against their Taylor models and the infinite-width NTK, on real images",
+    "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
     "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
 }

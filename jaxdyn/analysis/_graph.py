@@ -9,7 +9,7 @@ _NAMED = 40  # vertices that can be named
 _POINTS = 17  # of a curved edge
 
 
-def network(axes: Any, graph: Any, max_edges: int) -> None:
+def draw(axes: Any, graph: Any, max_edges: int) -> None:
     """The vertices and edges of a graph."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LogNorm

@@ -223,9 +223,23 @@ def graph(network: Graph, *, max_edges: int = 2000) -> Figure:
     with style():
         page = Page(figsize=(8.0, 4.2), layout="constrained")
         left, right = page.subplots(1, 2, width_ratios=(4, 1))
-        _graph.network(left, network, max_edges)
+        _graph.draw(left, network, max_edges)
         _graph.histogram(right, network)
         return page
+
+
+def vertices(axes: Axes, network: Graph, *, max_edges: int = 2000) -> None:
+    """The left part of `graph` alone, on axes that are passed in.
+
+    Args:
+        axes: where.
+        network: a `models.graphs.Graph`.
+        max_edges: as many edges are drawn at most.
+    """
+    from jaxdyn.analysis import _graph
+
+    with style():
+        _graph.draw(axes, network, max_edges)
 
 
 def save(page: Figure, path: str | Path, *, dpi: int = 200) -> Path:

@@ -1,0 +1,139 @@
+"""The graph experiment: what it measures agrees with dense Hessians, its graphs are what they are called, its verdicts follow the data."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from jaxdyn.experiments import dag
+
+TOY = dag.Config((8, 16, 32), 4, dag.ARCHITECTURES, 1.0, 3, 8, 4)
+
+
+def _made_up(exponents, config=TOY):
+    """A dataset whose quantities are exact power laws times a factor of each seed."""
+    m = np.asarray(config.widths, float)[None, :, None]
+    noise = np.exp(0.02 * np.random.default_rng(0).normal(size=(1, 1, config.seeds)))
+    level = np.ones(len(config.architectures))[:, None, None]
+    if "deep" in config.architectures:
+        level[config.architectures.index("deep")] = 2.0
+
+    def law(name):
+        return level * m ** exponents.get(name, -0.5) * noise
+
+    norm = np.stack([law("norm"), law("nonlinear") / level, law("norm")], axis=-1)[:, :, :, None, None, :]
+    norm = np.repeat(norm, 3, axis=4)
+    names = list(config.architectures)
+    if "budget" in exponents:
+        norm[names.index("fixed budget"), ..., 0] = law("budget")[0][:, :, None, None]
+    dims = ("architecture", "width", "seed")
+    change = np.stack([0 * law("change"), law("change")], axis=-1)
+    return xr.Dataset(
+        {
+            "linearity_norm": ((*dims, "step", "point", "function"), norm),
+            "linearity_gradient": (
+                (*dims, "step", "function"),
+                np.repeat((law("gradient") / level)[..., None, None], 3, -1),
+            ),
+            "linearity_gap": ((*dims, "step"), law("gap")[..., None]),
+            "change": ((*dims, "time"), change),
+        },
+        coords={"architecture": names, "width": list(config.widths), "seed": np.arange(config.seeds)},
+        attrs={"config": json.dumps(dataclasses.asdict(config))},
+    )
+
+
+def _verdicts(**exponents):
+    return {
+        verdict.id: str(verdict.verdict)
+        for verdict in dag.claims(_made_up({"nonlinear": 0.0, "gradient": 0.0} | exponents))
+    }
+
+
+def test_verdicts_follow_the_data():
+    found = _verdicts(budget=-0.5)
+    assert found.pop("B1/mean") == "not supported"
+    assert set(found.values()) == {"supported"}
+    assert {name.split("/")[0] for name in found} == {"C3.1", "C3.2", "C3.3", "C3.4", "C3.5", "C3.6", "B1", "B2", "B3"}
+    flat = _verdicts(norm=0.0, nonlinear=-0.5, gradient=0.4, gap=-0.1, change=0.0, budget=0.0)
+    for claim in (
+        "C3.1/uniform/anchor",
+        "C3.2/uniform",
+        "C3.3/deep",
+        "C3.5/uniform",
+        "C3.6/uniform",
+        "B1/min",
+        "B3/uniform",
+    ):
+        assert flat[claim] == "not supported"
+    assert flat["B1/mean"] == "supported"
+
+
+def test_architectures_that_were_not_run_have_no_claims():
+    config = dataclasses.replace(TOY, architectures=("uniform",))
+    names = [verdict.id for verdict in dag.claims(_made_up({}, config))]
+    assert names
+    assert all("uniform" in name for name in names)
+
+
+def test_graphs_have_the_in_degrees_of_the_table():
+    config = dag.PRESETS["laptop"]
+    for seed in range(2):
+        uniform = dag.random_graph(config, "uniform", 24, seed)
+        inner = uniform.in_degrees[(uniform.layers > 1) & (uniform.layers < uniform.depth)]
+        assert inner.min() >= 24
+        assert inner.max() <= 3 * 24 + 2  # a vertex may get one parent more for a childless one
+        heavy = dag.random_graph(config, "heavy-tailed", 48, seed)
+        assert heavy.min_in_degree == 48
+        assert heavy.in_degrees[heavy.layers == 3].max() > 100
+        budget = [dag.random_graph(config, "fixed budget", width, seed) for width in config.widths]
+        inner = [g.in_degrees[(g.layers > 1) & (g.layers < g.depth)] for g in budget]
+        assert [degrees.min() for degrees in inner] == [width // 4 for width in config.widths]
+        np.testing.assert_allclose([degrees.mean() for degrees in inner], max(config.widths) / 4, rtol=0.12)
+
+
+@pytest.mark.parametrize("architecture", [pytest.param("fully connected", marks=pytest.mark.slow), "heavy-tailed"])
+def test_norms_are_those_of_dense_hessians(architecture, x64):
+    """Outputs, the function behind a softplus, and the pre-activation, which is a network of its own."""
+    function, _, _ = dag.ensemble(dataclasses.replace(TOY, widths=(3, 4, 5), seeds=2))
+    training = function(architecture, 3, jnp.asarray(1))
+    probe = training.record[0].probes["linearity"]
+    params = training.params0
+
+    class Snapshot:
+        pass
+
+    snapshot = Snapshot()
+    snapshot.params = params
+    found = jax.jit(lambda: probe(snapshot))()
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    hessians = jax.hessian(lambda w: probe.functions(unravel(w), probe.x)[0])(flat)
+    expected = np.abs(np.linalg.eigvalsh(hessians)).max(-1)
+    np.testing.assert_allclose(found["norm"][0], expected, rtol=1e-4)
+    gradients = jax.jacobian(lambda w: probe.functions(unravel(w), probe.x)[0])(flat)
+    np.testing.assert_allclose(found["gradient"], np.linalg.norm(gradients, axis=1), rtol=1e-10)
+    assert float(found["gap"]) > 0
+    f = training.model.apply(params, probe.x)
+    np.testing.assert_allclose(
+        probe.functions(params, probe.x)[0, :2], [f[0, 0], np.log1p(np.exp(f[0, 0]))], rtol=1e-10
+    )
+
+
+def test_figure_shows_every_panel():
+    page = dag.figure(_made_up({"nonlinear": 0.0, "gradient": 0.0, "budget": -0.3}))
+    assert sum(axes.get_visible() for axes in page.axes) >= 6
+    assert "d = 16" in page.get_suptitle()
+
+
+@pytest.mark.slow
+def test_the_experiment_runs_on_every_architecture():
+    config = dataclasses.replace(TOY, widths=(4, 8, 16), seeds=3)
+    dataset = dag.run(config)
+    assert dataset.linearity_norm.dims == ("architecture", "width", "seed", "step", "point", "function")
+    assert np.isfinite(dataset.linearity_gap).all()
+    assert np.isfinite(dataset.change).all()
+    assert len(dag.claims(dataset)) == 43
