@@ -9,7 +9,7 @@ Networks with one output on d = 16 inputs, tanh, NTK scaling; m runs over a fact
 | uniform | three hidden layers of 3m, in-degrees uniform on [m, 3m], parents from all earlier hidden layers |
 | heavy-tailed | three hidden layers of m^1.25, in-degrees Pareto (tail 1) from m to m^1.25, parents likewise |
 | convolution | two 3 × 3 convolutions with m channels on 4 × 4 pixels, global average: shared weights |
-| fixed budget | three hidden layers of M = 2 max(width); smallest in-degree m/4, mean in-degree held at M/8 by the cut of the Pareto law |
+| fixed budget | three hidden layers of M = 2 max(width); power law of in-degrees from m/4 to M with mean M/8, by its tail |
 
 Three functions of each network at one example: the output f, the output behind a softplus (whose second derivative vanishes nowhere; f is
 of order 1), and the pre-activation of one neuron of the last hidden layer. Three points: w0, a random point of the sphere
@@ -154,7 +154,7 @@ def random_graph(config: Config, architecture: str, width: int, seed: int) -> gr
         sizes, law = (int(width**1.25),) * 3, graphs.heavy_tailed(width, power=1.25)
     else:
         most = max(config.widths)
-        sizes, law = (2 * most,) * 3, _law_of_mean(max(1, width // 4), most / 4, 2 * most)
+        sizes, law = (2 * most,) * 3, graphs.fixed_mean(max(1, width // 4), mean=most / 4, most=2 * most)
     return graphs.random_layered((DIM, *sizes, 1), law=law, seed=seed)
 
 
@@ -336,29 +336,8 @@ def _inner(model: jd.Model, prefix: str, last: int) -> Any:
     return pre
 
 
-def _law_of_mean(low: int, mean: float, most: int) -> Callable[[np.random.Generator, int], np.ndarray]:
-    """In-degrees of a Pareto law on [low, most] whose tail is such that the mean is as given, by bisection."""
-    steps = np.arange(low, most + 1)
-
-    def chances(tail: float) -> np.ndarray:
-        weights = steps.astype(float) ** -tail
-        found: np.ndarray = weights / weights.sum()
-        return found
-
-    below, above = -10.0, 10.0
-    for _ in range(60):
-        middle = (below + above) / 2
-        below, above = (middle, above) if chances(middle) @ steps > mean else (below, middle)
-    share = chances(above)
-    return lambda generator, number: generator.choice(steps, number, p=share) if low < mean else np.full(number, low)
-
-
 def _fit(array: Any) -> Any:
     return power_law(array.transpose("width", "seed").astype(float), "width", over="seed")
-
-
-def _of(fit: Any) -> dict[str, float]:
-    return {"estimate": fit.exponent, "low": fit.low, "high": fit.high}
 
 
 def _range(statement: str, fit: Any) -> str:
@@ -367,21 +346,33 @@ def _range(statement: str, fit: Any) -> str:
 
 
 def _falls(name: str, statement: str, source: str, array: Any) -> Verdict:
-    fit = _fit(array)
-    source = source if source == "jaxdyn" else f"arXiv 2205.11786, {source}"
-    return within(name, statement=_range(statement, fit), source=source, lower=-0.6, upper=-0.4, **_of(fit))
+    return _between(name, statement, source, array, (-0.6, -0.4))
 
 
 def _flat(name: str, statement: str, source: str, array: Any) -> Verdict:
-    fit = _fit(array)
-    source = source if source == "jaxdyn" else f"arXiv 2205.11786, {source}"
-    return within(name, statement=_range(statement, fit), source=source, lower=-0.1, upper=0.1, **_of(fit))
+    return _between(name, statement, source, array, (-0.1, 0.1))
+
+
+def _between(name: str, statement: str, source: str, array: Any, bounds: tuple[float, float]) -> Verdict:
+    fit, low, high = _fit(array), *bounds
+    return within(
+        name, statement=_range(statement, fit), source=source if source == "jaxdyn" else f"arXiv 2205.11786, {source}",
+        lower=low, upper=high, estimate=fit.exponent, low=fit.low, high=fit.high,
+    )  # fmt: skip
 
 
 def _change(name: str, array: Any) -> Verdict:
     fit = _fit(array)
     statement = _range(f"The kernel change along training falls like m^(-1/2) or faster ({name}).", fit)
-    return at_most(f"B3/{name}", statement=statement, source="jaxdyn", bound=-0.4, **_of(fit))
+    return at_most(
+        f"B3/{name}",
+        statement=statement,
+        source="jaxdyn",
+        bound=-0.4,
+        estimate=fit.exponent,
+        low=fit.low,
+        high=fit.high,
+    )
 
 
 def _ratio(found: Any, over: str, under: str) -> Any:

@@ -52,6 +52,13 @@ def test_heavy_tailed_law_is_a_pareto_law_cut_off():
     assert abs((drawn >= 40).mean() - expected) < 5 * np.sqrt(0.25 / 100_000)
 
 
+@pytest.mark.parametrize("m", [1, 16, 40])
+def test_fixed_mean_has_that_mean_whatever_the_smallest(m):
+    drawn = graphs.fixed_mean(m, mean=40, most=300)(np.random.default_rng(0), 50_000)
+    assert drawn.min() == m
+    assert abs(drawn.mean() - 40) < 1e-9 + 5 * drawn.std() / np.sqrt(50_000)
+
+
 def test_a_small_world_without_rewiring_is_a_ring_and_with_it_is_not():
     ring = graphs.small_world((2, 10, 10, 1), neighbours=4, rewire=0.0, seed=0)
     inner = ring.layers[ring.targets] == 2
@@ -84,6 +91,7 @@ def test_pruning_keeps_a_part():
         (lambda: graphs.pruned(graphs.layered((3, 4, 1)), keep=0.0, seed=0), "probability"),
         (lambda: graphs.uniform(4, factor=0.5), "factor"),
         (lambda: graphs.heavy_tailed(4, power=2, tail=0.0), "tail"),
+        (lambda: graphs.fixed_mean(4, mean=3, most=9), "not 3"),
     ],
 )
 def test_impossible_families_are_refused(make, message):

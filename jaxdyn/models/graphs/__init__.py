@@ -3,6 +3,7 @@
 from jaxdyn.models.graphs.families import (
     constant,
     densely_connected,
+    fixed_mean,
     heavy_tailed,
     layered,
     pruned,
@@ -21,6 +22,7 @@ __all__ = [
     "constant",
     "dense",
     "densely_connected",
+    "fixed_mean",
     "gathered",
     "graph",
     "heavy_tailed",

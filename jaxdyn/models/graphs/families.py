@@ -64,6 +64,36 @@ def heavy_tailed(m: int, *, power: float | int, tail: float | int = 1.0) -> Law:
     return law
 
 
+def fixed_mean(m: int, *, mean: float | int, most: int) -> Law:
+    """In-degrees s from m to `most` with chances ∝ s^(-tail), the tail such that their mean is as given: a fixed budget of edges.
+
+    Args:
+        m: the smallest.
+        mean: from m to most; at m itself all are equal.
+        most: the largest.
+
+    Raises:
+        ValueError: for a mean out of reach.
+    """
+    if not _positive(m, "m") <= mean < most:
+        raise ValueError(f"The mean of in-degrees from {m} to {most} is not {mean}.")
+    if m == mean:
+        return constant(m)
+    degrees = np.arange(m, most + 1)
+
+    def chances(tail: float) -> np.ndarray:
+        logs = -tail * np.log(degrees)
+        found: np.ndarray = np.exp(logs - logs.max())
+        return found / found.sum()
+
+    below, above = -50.0, 50.0
+    for _ in range(80):
+        middle = (below + above) / 2
+        below, above = (middle, above) if chances(middle) @ degrees > mean else (below, middle)
+    share = chances(above)
+    return lambda generator, number: generator.choice(degrees, number, p=share)
+
+
 def layered(sizes: Sequence[int]) -> Graph:
     """The complete layered graph: every vertex reads all of the layer before, as in a fully connected network.
 
