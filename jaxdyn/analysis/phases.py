@@ -39,6 +39,7 @@ def classify(
     *,
     curvature: DataArray | None = None,
     diverged_at: DataArray | None = None,
+    stopped_at: DataArray | None = None,
     dim: str = "step",
     rise: SupportsFloat = 1.1,
     dead_below: SupportsFloat = 1e-6,
@@ -52,6 +53,8 @@ def classify(
             are the loss's.
         diverged_at: the step of divergence or -1, as `sweep` returns it; needed only where `diverge_above` froze a
             finite loss.
+        stopped_at: the step at which `sweep(stop=…)` ended a run or -1, as it returns it: what was not recorded beyond is no sign
+            of divergence, and the last record before counts as the last.
         dim: dimension of the records.
         rise: a loss above this multiple of its start has risen.
         dead_below: a curvature at most this fraction of its start is dead.
@@ -74,6 +77,7 @@ def classify(
         loss,
         curvature=curvature,
         diverged_at=diverged_at,
+        stopped_at=stopped_at,
         dim=dim,
         rise=rise,
         dead_below=dead_below,
@@ -88,6 +92,7 @@ def evidence(
     lr: DataArray | SupportsFloat | None = None,
     c: SupportsFloat = 1.0,
     diverged_at: DataArray | None = None,
+    stopped_at: DataArray | None = None,
     dim: str = "step",
     rise: SupportsFloat = 1.1,
     dead_below: SupportsFloat = 1e-6,
@@ -101,6 +106,7 @@ def evidence(
         lr: learning rate η of each member, or of all: a number or an array whose dimensions are the loss's.
         c: constant of the loss, as of `losses.mse.c(n, k)`; the comparison is of c λ_max(K) with 2/η.
         diverged_at: see `classify`.
+        stopped_at: see `classify`.
         dim: see `classify`.
         rise: see `classify`.
         dead_below: see `classify`.
@@ -127,9 +133,9 @@ def evidence(
 
     steps = _steps(loss, dim)
     rise, dead_below, converged_below = float(rise), float(dead_below), float(converged_below)
-    along = loss.transpose(..., dim)
-    losses = np.asarray(along.values)  # [*members, t]
-    members = along.isel({dim: 0}, drop=True)
+    members = loss.transpose(..., dim).isel({dim: 0}, drop=True)
+    stopped = _match(stopped_at, members, "stopped_at", -1.0)
+    losses = np.asarray(_carried(loss, dim, stopped).values)  # [*members, t]
 
     start, final = losses[..., 0], losses[..., -1]
     is_finite = np.isfinite(losses)
@@ -144,9 +150,9 @@ def evidence(
     first = last = np.full(start.shape, np.nan)
     if curvature is None:
         ratio = np.full(start.shape, np.nan)
-        is_dead = _is_stuck(losses, steps) & (final > converged_below * start)
+        is_dead = _is_stuck(losses, steps) & (final > converged_below * start) & (stopped < 0)
     else:
-        first, last = _ends(curvature, dim, members)
+        first, last = _ends(curvature, dim, members, stopped)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = last / first
         is_dead = last <= dead_below * first
@@ -199,7 +205,15 @@ def _is_stuck(losses: np.ndarray, steps: np.ndarray) -> Any:
         return top - bottom <= 4 * np.finfo(losses.dtype).eps * top
 
 
-def _ends(curvature: Any, dim: str, members: Any) -> tuple[np.ndarray, np.ndarray]:
+def _carried(array: Any, dim: str, stopped: np.ndarray) -> Any:
+    """Records along the last axis; those beyond the step at which a run was stopped repeat the last one before."""
+    along = array.transpose(..., dim)
+    is_kept = (stopped[..., None] < 0) | (np.asarray(along[dim].values, float) <= stopped[..., None])
+    places = np.maximum.accumulate(np.where(is_kept, np.arange(along.sizes[dim]), 0), axis=-1)
+    return along.copy(data=np.take_along_axis(np.asarray(along.values), places, axis=-1))
+
+
+def _ends(curvature: Any, dim: str, members: Any, stopped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First and last curvature, laid out like the members."""
     if dim not in curvature.dims:
         raise ValueError(
@@ -207,6 +221,8 @@ def _ends(curvature: Any, dim: str, members: Any) -> tuple[np.ndarray, np.ndarra
             f"curvature.rename(probe_step={dim!r})."
         )
     first, last = (_match(curvature.isel({dim: i}, drop=True), members, "curvature", np.nan) for i in (0, -1))
+    if (stopped >= 0).any():
+        last = np.asarray(_carried(curvature.transpose(*members.dims, dim), dim, stopped).values)[..., -1]
     return first, last
 
 

@@ -172,3 +172,23 @@ def test_members_are_judged_each_alone_whatever_the_order_of_dimensions():
 def test_what_does_not_belong_together_is_refused(loss, curvature, words):
     with pytest.raises(ValueError, match=words):
         phases.classify(loss, curvature=curvature)
+
+
+def test_a_run_that_was_stopped_is_judged_by_what_it_recorded():
+    nan = np.nan
+    losses = [
+        [1.0, 0.5, 0.2, nan, nan],
+        [1.0, 30.0, 0.1, nan, nan],
+        [1.0, 30.0, np.inf, nan, nan],
+        [1.0, 0.9, 0.8, 0.7, 0.6],
+    ]
+    loss = xr.DataArray(losses, dims=("seed", "step"), coords={"step": [0, 10, 20, 30, 40]})
+    stopped = xr.DataArray([20, 20, 20, -1], dims="seed")
+    assert phases.classify(loss, stopped_at=stopped).values.tolist() == ["lazy", "catapult", "divergent", "lazy"]
+    assert phases.classify(loss).values.tolist()[:2] == ["divergent", "divergent"]
+    kernel = xr.DataArray(
+        [[4.0, 3.0, 1.0, nan, nan]] * 3 + [[4.0, 4.0, 4.0, 4.0, 2.0]], dims=loss.dims, coords=loss.coords
+    )
+    found = phases.evidence(loss, curvature=kernel, lr=1.0, stopped_at=stopped)
+    assert found.final_relative_rate.values.tolist() == [1.0, 1.0, 1.0, 2.0]
+    assert found.final.values.tolist()[:2] == [0.2, 0.1]
