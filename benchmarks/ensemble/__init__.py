@@ -18,16 +18,26 @@ def main(*, quick: bool = False, path: Path | None = None) -> None:
     rounds = 1 if quick else 7
     table = training.rows(quick=quick, rounds=rounds)
     show(table)
-    costs = [overheads.timed(overheads.recording, quick=quick, rounds=rounds)]
-    if not quick:
-        costs.append(overheads.timed(overheads.checkpoints, rounds=3))
-        costs.append(overheads.timed(overheads.memory))
-        costs.append(overheads.timed(cold.row, rounds=3))
-        figure = (path or harness.RESULTS / "ensemble.json").with_name("ensemble-scaling.png")
-        costs.append(overheads.timed(scaling.row, figure))
+    costs: list[dict[str, Any]] = []
+    target = write(table, costs, path)  # and again after every row: a run that is cut off keeps what it measured
+    figure = (path or harness.RESULTS / "ensemble.json").with_name("ensemble-scaling.png")
+    dear = [
+        lambda: overheads.timed(cold.row, rounds=3),
+        lambda: overheads.timed(overheads.checkpoints, rounds=3),
+        lambda: overheads.timed(overheads.memory),
+        lambda: overheads.timed(scaling.row, figure),
+    ]
+    for measure in [lambda: overheads.timed(overheads.recording, quick=quick, rounds=rounds), *([] if quick else dear)]:
+        costs.append(measure())
+        target = write(table, costs, path)
     overheads.show(costs)
-    more: dict[str, Any] = {"devices": jax.local_device_count()}
-    print(harness.write("ensemble", [*table, *costs], path, question=__doc__.splitlines()[0], **more))
+    print(target)
+
+
+def write(table: list[dict[str, Any]], costs: list[dict[str, Any]], path: Path | None) -> Path:
+    """Write what was measured."""
+    question, devices = (__doc__ or "").splitlines()[0], jax.local_device_count()
+    return harness.write("ensemble", [*table, *costs], path, question=question, devices=devices)
 
 
 def show(table: list[dict[str, Any]]) -> None:

@@ -56,7 +56,8 @@ def sweep(
         stop: condition under which a cell ends early: given what its members have recorded so far, `{variable: [members, rows, …]}`,
             it returns which of them are done, [members]. It is asked between two pieces, 16 at most in a run; once every member
             is done or has diverged, the cell ends, the records left out are missing (NaN, or -1 for integers), and the
-            variable `stopped_at` (which `analysis.phases` takes) tells the step, -1 where a cell ran to its end. Cells whose members have all diverged always end.
+            variable `stopped_at` (which `analysis.phases` takes) tells the step, -1 where a cell ran to its end. Cells whose
+            members have all diverged always end.
         progress: who is told how far it is, such as `jd.ensemble.watch()`; nobody when None.
         attrs: attributes added to the dataset.
 
