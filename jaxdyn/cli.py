@@ -164,13 +164,14 @@ def _configured(options: argparse.Namespace, flags: list[str]) -> tuple[Any, Any
 
 def _plan(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxdyn import ensemble
+    from jaxdyn.ensemble import accelerators
 
     _set_up(float64=False, is_distributed=False)
-    device = ensemble.ACCELERATORS.get(options.on)
+    device = accelerators.named(options.on)
     experiment, config, _ = _configured(options, rest)
     function, loop, vmap = experiment.ensemble(config)
-    chosen = ensemble.plan(function, loop=loop, vmap=vmap, memory=device.memory if device else None)
-    found = ensemble.budget(chosen, options.on, count=options.count, efficiency=options.efficiency)
+    chosen = ensemble.plan(function, loop=loop, vmap=vmap, memory=device.memory)
+    found = ensemble.budget(chosen, device, count=options.count, efficiency=options.efficiency)
     print(f"{chosen}\n\n{found}")
     return 0
 

@@ -62,6 +62,20 @@ ACCELERATORS: Mapping[str, Accelerator] = dict(
 """Devices by name."""
 
 
+def named(name: str) -> Accelerator:
+    """A device by its name in `ACCELERATORS`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in ACCELERATORS:
+        raise ValueError(
+            f"No published rates of {name!r} here; known are {', '.join(ACCELERATORS)}. Give an "
+            "`ensemble.Accelerator(name, rate, bandwidth, memory)` of your own."
+        )
+    return ACCELERATORS[name]
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a sweep would cost on some devices.
@@ -122,13 +136,7 @@ def budget(plan: Plan, accelerator: str | Accelerator, *, count: int = 1, effici
         >>> round(found.seconds, 3), found.bound["launch"] == found.seconds  # too small to be bound by anything else
         (0.05, True)
     """
-    if isinstance(accelerator, str):
-        if accelerator not in ACCELERATORS:
-            raise ValueError(
-                f"No published rates of {accelerator!r} here; known are {', '.join(ACCELERATORS)}. Give an "
-                "`ensemble.Accelerator(name, rate, bandwidth, memory)` of your own."
-            )
-        accelerator = ACCELERATORS[accelerator]
+    device = accelerator if isinstance(accelerator, Accelerator) else named(accelerator)
     if count < 1:
         raise ValueError(f"`count` is at least 1, but is {count}.")
     if not 0 < efficiency <= 1:
@@ -137,19 +145,19 @@ def budget(plan: Plan, accelerator: str | Accelerator, *, count: int = 1, effici
     flops, most = 0.0, 1
     for cell in plan.cells:
         here = -(-cell.num_members // count)
-        together = max(1, int(SHARE * accelerator.memory / max(of_member(cell.step, cell.records), 1)))
+        together = max(1, int(SHARE * device.memory / max(of_member(cell.step, cell.records), 1)))
         turns = -(-here // together)
         most = max(most, turns)
         for times, step_flops, step_bytes in _work(plan, cell):
             flops += times * step_flops * cell.num_members
             prices = {
-                "flops": here * step_flops / (efficiency * accelerator.rate),
-                "bytes": here * step_bytes / (efficiency * accelerator.bandwidth),
+                "flops": here * step_flops / (efficiency * device.rate),
+                "bytes": here * step_bytes / (efficiency * device.bandwidth),
                 "launch": turns * LAUNCH,
             }
             dearest = max(prices, key=lambda name: prices[name])
             bound[dearest] += times * prices[dearest]
-    return Budget(accelerator, count, efficiency, flops, sum(bound.values()), bound, most)
+    return Budget(device, count, efficiency, flops, sum(bound.values()), bound, most)
 
 
 def _work(plan: Plan, cell: Cell) -> list[tuple[int, float, float]]:
