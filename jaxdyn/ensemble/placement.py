@@ -2,8 +2,8 @@
 
 On each device the members run in chunks, one chunk after the other; within a chunk they are vmapped, or, where the chunk is
 one member, run as they are (a vmap over one member costs up to twice as much on a CPU). Members never talk to each other. Members
-in sequence give the same bits on one device and on four; vmapped chunks agree to rounding, since XLA merges a lone chunk with
-what stands around it.
+in sequence give the same bits on one device and on four; vmapped chunks give the same bits on two devices and on four, and agree to
+rounding with one, for which XLA compiles in its own way.
 
 `use_cores` splits a CPU into one device a core. Most of what a step of a small network does is too small for XLA to
 share out among threads; a member on each core is.
