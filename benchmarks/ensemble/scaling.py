@@ -36,6 +36,7 @@ def row(figure: Path) -> dict[str, Any]:
 def draw(found: dict[str, Any], figure: Path) -> None:
     """Four panels, both axes logarithmic."""
     import matplotlib as mpl
+    import matplotlib.ticker
 
     mpl.use("agg")
     import matplotlib.pyplot as plt
@@ -50,5 +51,10 @@ def draw(found: dict[str, Any], figure: Path) -> None:
             axis.loglog(values, seconds[-1] * values / values[-1], ":", color="grey", label="linear")
             axis.legend(frameon=False)
         axis.set(xlabel=label, ylabel="seconds" if name == "members" else "")
+        axis.set_xticks(values, labels=[str(value) for value in values])
+        axis.set_xticks([], minor=True)
+        axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+        axis.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
     canvas.savefig(figure, dpi=120)
     plt.close(canvas)
