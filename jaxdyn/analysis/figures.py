@@ -197,6 +197,17 @@ def curves(
             axes.legend(title=hue, title_fontsize=STYLE["legend.fontsize"])
 
 
+def leave_room(axes: Axes, num_lines: int) -> None:
+    """Extend a logarithmic ordinate downwards, so that a legend of so many lines at the bottom covers no data.
+
+    Args:
+        axes: where everything has been drawn.
+        num_lines: lines of the legend.
+    """
+    low, high = axes.get_ylim()
+    axes.set_ylim(low * (low / high) ** (0.11 * num_lines), high)
+
+
 def graph(network: Graph, *, max_edges: int = 2000) -> Figure:
     """A graph, its layers from left to right, and the histogram of its in-degrees.
 

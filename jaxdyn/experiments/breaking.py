@@ -330,8 +330,7 @@ def _draw(dataset: Any) -> Any:
             array = found[variable].sel(network=name, drop=True)
             figures.power_law(place, array, "width", over="seed", fit=_fit(array), label=NETWORKS[name].title)
         place.set_title(title)
-        low, high = place.get_ylim()
-        place.set_ylim(low * (low / high) ** (0.11 * len(members)), high)  # room for the legend
+        figures.leave_room(place, len(members) + 1)
     page.suptitle(
         f"n = {config['num_train']}, {config['steps']} steps at η c λ_max(K_0) = {config['rate']:g}, ball of radius "
         f"{config['radius']:g}, {config['seeds']} seeds"

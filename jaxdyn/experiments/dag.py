@@ -274,6 +274,7 @@ def _draw(found: Any) -> Any:
         for label, array in arrays.items():
             whole = array.transpose("width", "seed")
             figures.power_law(place, whole, "width", over="seed", fit=_fit(whole), label=label, reference=reference)
+        figures.leave_room(place, len(arrays) + 1)
         place.set_title(title)
         place.set_xlabel("smallest in-degree m")
 
