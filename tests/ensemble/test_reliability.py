@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
+from jaxdyn.ensemble.execution import Execution
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=1, dim=3, n=8)
 AXES = {"loop": {"lr": [0.1, 0.2, 0.3]}, "vmap": {"seed": np.arange(64)}}
@@ -120,8 +121,8 @@ def test_three_hundred_cells_are_resumed_without_computing_one_twice(tmp_path, m
         jd.sweep(run, store=store, progress=CutOff(), **axes)
     assert int(jd.results.open(store).done.sum()) == 300
     started = []
-    start = jd.ensemble.sweep.__globals__["Execution"].run
-    monkeypatch.setattr(jd.ensemble.sweep.__globals__["Execution"], "run", lambda *a: (started.append(1), start(*a))[1])
+    start = Execution.run
+    monkeypatch.setattr(Execution, "run", lambda *arguments: (started.append(1), start(*arguments))[1])
     found = jd.sweep(run, store=store, **axes).load()
     assert len(started) == 150
     assert found.done.all()
