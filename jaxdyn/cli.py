@@ -219,7 +219,7 @@ def _set_up(float64: bool, is_distributed: bool) -> None:
     if is_distributed:
         connect()
     jax.config.update("jax_compilation_cache_dir", _cache())
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if float64:
         jax.config.update("jax_enable_x64", True)
 

@@ -67,6 +67,7 @@ def cold_sweep(widths: list[int], seeds: int, rates: list[float], steps: int) ->
     return {
         "seconds": seconds,
         "compiling": float(found.attrs["seconds_compiling"]),
+        "tracing": float(found.attrs["seconds_tracing"]),
         "losses": np.asarray(found.loss.isel(step=-1)).ravel().tolist(),
     }
 
@@ -186,5 +187,5 @@ if __name__ == "__main__":
     if sys.argv[1] != "cold_script":  # a plain script has JAX's default: one device
         jaxdyn.ensemble.use_cores(number)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # as `jaxdyn run` has it
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # as `jaxdyn run` has it
     print(json.dumps(JOBS[sys.argv[1]](**chosen)))

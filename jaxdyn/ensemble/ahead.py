@@ -5,6 +5,7 @@ no Python, so the two programmes of a cell, and those of the next cells, are com
 """
 
 import os
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -21,16 +22,17 @@ class Ahead:
 
     Args:
         plan: whose programmes.
-        cells: the cells that will be computed, in order.
+
+    Attributes:
+        seconds: spent tracing and lowering in Python, and waiting for XLA.
     """
 
-    def __init__(self, plan: Plan, cells: Iterable[Cell]) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._waiting = list({cell.group: cell for cell in reversed(list(cells))}.values())[
-            ::-1
-        ]  # the first of each group
+        self._waiting: list[Cell] = []
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(max_workers=min(_THREADS, cores), thread_name_prefix="compile")
+        self.seconds = {"tracing": 0.0, "compiling": 0.0}
 
     def __enter__(self) -> "Ahead":
         return self
@@ -40,14 +42,27 @@ class Ahead:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def begin(self, cells: Iterable[Cell]) -> None:
+        """Begin to compile what the first of these cells need; they will be computed, in this order."""
+        firsts = {cell.group: cell for cell in reversed(list(cells))}
+        self._waiting = list(firsts.values())[::-1]  # the first of each group
+        self._look_ahead()
+
     def take(self, cell: Cell) -> Programme:
         """The programme of a cell, compiled; the next groups have begun to compile when it returns."""
         groups = [one.group for one in self._waiting]
         if cell.group in groups:
             del self._waiting[: groups.index(cell.group)]
-            for coming in self._waiting[:_LOOK_AHEAD]:
-                self._plan.programme(coming).compile_in(self._pool)
+            self._look_ahead()
             del self._waiting[0]
         programme = self._plan.programme(cell)
+        began = time.monotonic()
         _ = programme.compiled
+        self.seconds["compiling"] += time.monotonic() - began
         return programme
+
+    def _look_ahead(self) -> None:
+        began = time.monotonic()
+        for coming in self._waiting[:_LOOK_AHEAD]:
+            self._plan.programme(coming).compile_in(self._pool)
+        self.seconds["tracing"] += time.monotonic() - began

@@ -1,10 +1,11 @@
 """One execution of a plan: cells compiled ahead, driven in pieces, checkpointed, and written when they are done."""
 
+import importlib
 import itertools
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -42,8 +43,9 @@ class Execution:
         checkpoints: the checkpoints inside cells.
         progress: who is told.
         stop: condition under which a cell ends early, or None.
+        is_new: whether there was no store before.
         store: the open store.
-        seconds: spent waiting for compilations, and running.
+        seconds: spent running.
     """
 
     plan: Plan
@@ -53,34 +55,40 @@ class Execution:
     checkpoints: Checkpoints
     progress: Progress
     stop: Stop | None
+    is_new: bool
     store: Any = None
-    seconds: dict[str, float] = field(default_factory=lambda: {"compiling": 0.0, "running": 0.0})
+    seconds: float = 0.0
 
     def execute(self) -> Any:
         """Compute what is missing of this process's share, and return the dataset."""
-        self.open()
-        if processes.is_first():
-            with stores.exclusive(self.store.where):
-                processes.wait(LAID_OUT)
-                self.fill()
+        cells = processes.share(self.plan.cells, jax.process_count())[jax.process_index()]
+        with Ahead(self.plan) as ahead:
+            if self.is_new:  # XLA compiles in its threads while this one makes the store
+                ahead.begin(cells)
+            self.open()
+            if processes.is_first():
+                with stores.exclusive(self.store.where):
+                    processes.wait(LAID_OUT)
+                    self.fill(cells, ahead)
+                    processes.wait("jaxdyn: every cell is done")
+            else:
+                self.fill(cells, ahead)
                 processes.wait("jaxdyn: every cell is done")
-        else:
-            self.fill()
-            processes.wait("jaxdyn: every cell is done")
         found = stores.open(self.store.where)
         return found if self.where is not None else found.load()
 
     def open(self) -> None:
-        """Make or open the store."""
+        """Make or open the store, and load what the dataset will be made of."""
         self.guard(lambda: setattr(self, "store", self.lay_out()))
+        importlib.import_module("xarray")  # a second, here beside the first compilation rather than at the end
 
-    def fill(self) -> None:
-        """Compute what is missing, cell by cell."""
-        cells = processes.share(self.plan.cells, jax.process_count())[jax.process_index()]
+    def fill(self, cells: Sequence[Cell], ahead: Ahead) -> None:
+        """Compute what is missing of these cells, one by one."""
         self.progress.start(len(cells), float(sum(cell.num_members * cell.steps for cell in cells)))
         try:
             missing = self.missing(cells)
-            with Ahead(self.plan, missing) as ahead, postponed(self.checkpoints.is_on) as signals:
+            ahead.begin(missing)
+            with postponed(self.checkpoints.is_on) as signals:
                 for number, cell in enumerate(missing):
                     self.progress.cell(cell.name, cell.num_members)
                     self.cell(cell, ahead, signals)
@@ -91,7 +99,7 @@ class Execution:
             self.progress.stop()
         if processes.is_first():
             before = self.store.attrs
-            spent = {f"seconds_{name}": value for name, value in self.seconds.items()}
+            spent = {f"seconds_{name}": value for name, value in {**ahead.seconds, "running": self.seconds}.items()}
             total = {name: round(before.get(name, 0.0) + value, 3) for name, value in spent.items()}
             self.guard(lambda: self.store.update_attrs(**total))
 
@@ -127,7 +135,6 @@ class Execution:
 
     def cell(self, cell: Cell, ahead: Ahead, signals: Signals) -> None:
         """Compute one cell and write it."""
-        began = time.monotonic()
         programme = ahead.take(cell)
         fingerprint = programme.fingerprint if self.where is not None else {}
         needed = programme.memory()
@@ -136,11 +143,10 @@ class Execution:
                 f"The cell {cell.name or cell.key} needs {text(needed)} on each device, and the budget is {text(self.plan.budget)}; "
                 "raise `memory=`, or give the probes a `batch_size`."
             )
-        compiled = time.monotonic()
+        began = time.monotonic()
         self.progress.begin()
         values, state = self.run(cell, programme, fingerprint, signals)
-        self.seconds["compiling"] += compiled - began
-        self.seconds["running"] += time.monotonic() - compiled
+        self.seconds += time.monotonic() - began
         shaped = {name: value.reshape((*cell.shape, *value.shape[1:])) for name, value in values.items()}
         self.guard(lambda: self.write(cell, shaped, state, fingerprint), (cell, shaped))
         self.checkpoints.clear(cell.key)

@@ -98,7 +98,7 @@ def sweep(
         return _lay_out(chosen, store, stop, dict(attrs or {}))
 
     checkpoints = Checkpoints(path, checkpoint_every)
-    execution = Execution(chosen, store, lay_out, keep_params, checkpoints, progress or Silent(), stop)
+    execution = Execution(chosen, store, lay_out, keep_params, checkpoints, progress or Silent(), stop, kept is None)
     return execution.execute()
 
 

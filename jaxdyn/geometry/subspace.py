@@ -22,7 +22,6 @@ from jaxdyn import losses
 from jaxdyn.geometry import spectrum
 from jaxdyn.geometry.blocks import as_matrix
 
-
 _QUICK = 24  # products of a first attempt at the largest eigenvalue
 
 

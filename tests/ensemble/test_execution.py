@@ -220,20 +220,24 @@ def test_the_bar_takes_what_the_sweep_tells_it(monkeypatch):
     assert "loss" in task.fields["glance"]
 
 
-def test_the_next_cell_is_compiled_while_the_first_runs(monkeypatch):
+def test_the_first_cell_is_compiled_while_the_store_is_made_and_the_next_while_it_runs(monkeypatch):
     told = []
     real = Programme.compile_in
 
     def noted(self, pool):
-        told.append(("compile", self.placement.num_members))
+        if not self._compiling:
+            told.append(("compile", self.placement.num_members))
         return real(self, pool)
 
     class Told(jd.ensemble.Silent):
+        def start(self, num_cells, work):
+            told.append(("store", None))
+
         def begin(self):
             told.append(("run", None))
 
     monkeypatch.setattr(Programme, "compile_in", noted)
     jd.sweep(_run, loop={"lr": [0.1, 0.2, 0.3]}, vmap={"seed": np.arange(2)}, progress=Told())
     kinds = [kind for kind, _ in told]
-    assert kinds[:3] == ["compile", "compile", "run"]  # the second cell before the first has begun
+    assert kinds[:4] == ["compile", "compile", "store", "run"]  # the second cell before the first has begun
     assert kinds.count("run") == 3
