@@ -178,8 +178,7 @@ class Execution:
                 signals.leave()
         if done < len(programme.pieces):
             self.progress.advance(float((cell.steps - reached) * count), None)
-        state = trim(state, count)
-        ends = {DIVERGED_AT: np.asarray(state.diverged_at)}
+        ends = {DIVERGED_AT: np.asarray(state.diverged_at)[:count]}
         if self.stop is not None:
             ends[STOPPED_AT] = np.full(count, reached if done < len(programme.pieces) else -1, np.int32)
         return {**_filled(_joined(taken), programme, cell), **ends}, state
@@ -215,7 +214,7 @@ class Execution:
         """Write a finished cell."""
         path = stores.as_path(self.where)
         if self.keep_params and path is not None:
-            for key, index, tree in trimmed(self.plan, cell, state.params):
+            for key, index, tree in trimmed(self.plan, cell, trim(state, cell.num_members).params):
                 save_params(path, key, index, tree)
         self.store.write(cell.key, self.plan.index(cell), values, fingerprint)
 

@@ -221,8 +221,10 @@ def programme(
 
 
 def trim(state: State, num_members: int) -> State:
-    """A state without the padding of its members."""
-    own = jax.tree.map(lambda leaf: leaf[:num_members], state._replace(step=None))
+    """A state without the padding of its members; nothing is copied where there is none."""
+    own = jax.tree.map(
+        lambda leaf: leaf if leaf.shape[0] == num_members else leaf[:num_members], state._replace(step=None)
+    )
     return own._replace(step=state.step)
 
 
