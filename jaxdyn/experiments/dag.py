@@ -16,9 +16,8 @@ of order 1), and the pre-activation of one neuron of the last hidden layer. Thre
 ‖w − w0‖ = R, and where projected ascent of |f − f_lin| in that ball ended. Then gradient descent on 32 examples, at half the critical
 rate.
 
-Criteria, fixed before any run; "falls like m^(-1/2)" means that the 95 % interval of the exponent over seeds lies within [-0.6, -0.4],
-the slack allowing for finite width (the theorem is asymptotic; smaller widths give shallower fits), "does not depend on m" within
-[-0.1, 0.1]:
+Criteria, fixed before any run; "falls like m^(-1/2)" means that the 95 % interval of the exponent over seeds lies within [-0.6, -0.4]
+(the theorem is asymptotic; smaller widths give shallower fits), "does not depend on m" within [-0.1, 0.1]:
 
 | claim | criterion |
 |---|---|
