@@ -285,12 +285,13 @@ def status(experiment: str, found: Iterable[Record]) -> list[Status]:
         return Status(experiment, one.id, one.statement, one.source, one.criterion, one, record, is_stated)
 
     stated = criteria(docstring(experiment))
+    homes = {name: max((row.id for row in stated if row.covers(name)), key=len, default=None) for name in last}
     rows: list[Status] = []
     shown: set[str] = set()
     for row in stated:
-        names = [name for name in last if row.covers(name)]
-        rows += [of(name) for name in names if name not in shown]
+        names = [name for name in last if homes[name] == row.id]
+        rows += [of(name) for name in names if name not in shown]  # several rows may have one id
         if not names:
             rows.append(Status(experiment, row.id, row.statement, row.source, row.criterion))
         shown.update(names)
-    return rows + [of(name, is_stated=False) for name in last if name not in shown]
+    return rows + [of(name, is_stated=False) for name in last if homes[name] is None]

@@ -91,6 +91,19 @@ def test_a_claim_never_run_is_not_run_and_a_verdict_on_no_claim_comes_last(state
     assert found[1].as_dict()["estimate"] == 2.0
 
 
+def test_a_verdict_belongs_to_the_longest_id_that_covers_it_and_is_shown_once(monkeypatch, tmp_path):
+    rows = "| claim | criterion |\n|---|---|\n| C1 a | x |\n| C1 b | y |\n| C1/far c | z |\n| C2/near d | z |\n| C2 e | z |"
+    monkeypatch.setattr(catalogue, "docstring", lambda _: rows)
+    file = _write(tmp_path / "e-ci.json", "e", [_verdict("C1/far/2"), _verdict("C1/tanh"), _verdict("C2/near")])
+    found = catalogue.status("e", catalogue.records([file]))
+    assert [(one.id, one.outcome) for one in found] == [
+        ("C1/tanh", "supported"),
+        ("C1/far/2", "supported"),
+        ("C2/near", "supported"),
+        ("C2", "not run"),
+    ]
+
+
 def test_the_newest_verdict_of_each_claim_wins_and_later_places_win_a_tie(stated, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
