@@ -1,4 +1,4 @@
-"""The `jaxdyn` command: list experiments, run one, show what a store holds, examine the set-up. It prints and writes; it does no maths.
+"""The `jaxdyn` command: list experiments and claims, run, show, report, examine the set-up. It prints and writes; it does no maths.
 
 `run` computes (or resumes) the sweep of an experiment into a zarr store, draws its figure, prints the verdicts on its
 claims, and ends with status 0 whatever they say: a verdict is a result. Status 2 means that something a person can mend is
@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,33 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("store", type=Path, help="path of a zarr store")
     show.set_defaults(action=_show, command="show")
 
+    claims = commands.add_parser(
+        "claims",
+        help="print every claim, its criterion and its last verdict",
+        description="Print every claim of every experiment: statement, source, criterion, last verdict. The newest verdict wins.",
+    )
+    claims.add_argument(
+        "places",
+        nargs="*",
+        type=Path,
+        metavar="PLACE",
+        help="files or folders of verdicts (default: runs, and in a checkout benchmarks/results)",
+    )
+    claims.add_argument("--experiment", choices=list(EXPERIMENTS), metavar="NAME", help="only the claims of this one")
+    claims.add_argument("--json", action="store_true", help="print JSON")
+    claims.set_defaults(action=_claims, command="claims")
+
+    report = commands.add_parser(
+        "report",
+        help="write stores as one page: claims, verdicts, figures, provenance",
+        description="Write one self-contained HTML page, by the dissertation's chapters, with all that the stores hold.",
+    )
+    report.add_argument("stores", nargs="+", metavar="STORE", help="path or URL of a zarr store of an experiment")
+    report.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="the page (default: report.html)"
+    )
+    report.set_defaults(action=_report, command="report")
+
     doctor = commands.add_parser("doctor", help="print what this set-up is, and what is slow about it")
     doctor.set_defaults(action=_doctor, command="doctor")
     return parser
@@ -112,8 +140,18 @@ def _start(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _list(_: argparse.Namespace, __: list[str]) -> int:
-    for name, line in EXPERIMENTS.items():
-        print(f"{name:12} {line}\n{'':12} presets: {', '.join(PRESETS)}")
+    from jaxdyn import catalogue
+
+    part = ""
+    for chapter, members in catalogue.arrange(EXPERIMENTS):
+        if chapter.part != part:
+            part = chapter.part
+            print(f"{part}\n")
+        print(f"  {chapter.title}")
+        for name in members:
+            print(f"    {name:14} {EXPERIMENTS[name]}")
+        print()
+    print(f"Presets of each: {', '.join(PRESETS)}. `jaxdyn claims` prints what they claim.")
     return 0
 
 
@@ -124,7 +162,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 
     import jax
 
-    from jaxdyn import ensemble
+    from jaxdyn import ensemble, tables
     from jaxdyn.analysis import figures
     from jaxdyn.results import StoreError
 
@@ -142,8 +180,9 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))
     verdicts = experiment.claims(dataset)
-    _print_verdicts(verdicts)
-    written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"))
+    tables.print_verdicts(verdicts)
+    preset = options.preset if is_preset else f"{options.preset}, changed"
+    written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"), preset)
     print(f"\nfigure:   {figure}\nverdicts: {written}\ndataset:  {store}   (xarray.open_zarr({str(store)!r}))")
     print(f"{time.monotonic() - began:.0f} s")
     return 0
@@ -179,7 +218,7 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> int:
 def _show(options: argparse.Namespace, _: list[str]) -> int:
     import importlib
 
-    from jaxdyn import results
+    from jaxdyn import results, tables
 
     dataset = results.open(options.store)
     print(dataset)
@@ -187,7 +226,42 @@ def _show(options: argparse.Namespace, _: list[str]) -> int:
     print(f"\n{done} of {total} members done")
     name = dataset.attrs.get("experiment")
     if name in EXPERIMENTS and done == total:
-        _print_verdicts(importlib.import_module(f"jaxdyn.experiments.{name}").claims(dataset))
+        tables.print_verdicts(importlib.import_module(f"jaxdyn.experiments.{name}").claims(dataset))
+    return 0
+
+
+def _claims(options: argparse.Namespace, _: list[str]) -> int:
+    import json
+
+    from jaxdyn import catalogue, tables
+
+    names = [options.experiment] if options.experiment else list(EXPERIMENTS)
+    records = catalogue.records(options.places or catalogue.default_places())
+    found = [
+        (chapter, name, catalogue.status(name, records))
+        for chapter, members in catalogue.arrange(names)
+        for name in members
+    ]
+    if options.json:
+        heads = [({"part": chapter.part, "chapter": chapter.title}, one) for chapter, _, rows in found for one in rows]
+        print(json.dumps([head | one.as_dict() for head, one in heads], ensure_ascii=False, indent=1))
+        return 0
+    for chapter, name, rows in found:
+        tables.print_statuses(f"{chapter.part} · {chapter.title} · {name}", rows)
+    counts = Counter(one.outcome for _, _, rows in found for one in rows)
+    print(f"{counts.total()} claims: {', '.join(f'{number} {outcome}' for outcome, number in counts.most_common())}")
+    return 0
+
+
+def _report(options: argparse.Namespace, _: list[str]) -> int:
+    from jaxdyn import catalogue, report
+
+    runs = [report.read(store, EXPERIMENTS) for store in options.stores]
+    page = report.page(runs, EXPERIMENTS, catalogue.records(catalogue.default_places()))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(page, encoding="utf-8")
+    size = len(page.encode()) / 1e6
+    print(f"{options.output}: {len(runs)} {'store' if len(runs) == 1 else 'stores'}, {size:.1f} MB")
     return 0
 
 
@@ -247,32 +321,15 @@ def _rescue(dataset: Any, store: Path) -> str:
     return f" A copy as numpy arrays: {path}"
 
 
-def _write_verdicts(verdicts: Sequence[Any], attrs: Any, path: Path) -> Path:
-    """The verdicts, the day, and where the numbers come from, as JSON."""
+def _write_verdicts(verdicts: Sequence[Any], attrs: Any, path: Path, preset: str) -> Path:
+    """The verdicts, the preset, the time, and where the numbers come from, as JSON."""
     import datetime
     import json
 
     from jaxdyn.analysis import claims
 
     found = json.loads(claims.to_json(verdicts))
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    path.write_text(json.dumps({"date": today, "verdicts": found, "attributes": attrs}, indent=2, default=str) + "\n")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    written = {"date": now, "preset": preset, "verdicts": found, "attributes": attrs}
+    path.write_text(json.dumps(written, indent=2, default=str) + "\n")
     return path
-
-
-def _print_verdicts(verdicts: Sequence[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from jaxdyn.analysis import claims
-
-    table = Table(title="Verdicts", title_justify="left")
-    for column in claims.COLUMNS:
-        table.add_column(column, overflow="fold")
-    style = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
-    for one, row in zip(verdicts, claims.table(verdicts), strict=True):
-        table.add_row(*row, style=style[one.verdict])
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)

@@ -26,7 +26,7 @@ Criteria, fixed before any run; all but C4.2l are on the 95 % interval of the ex
 | C4.5 | assembly of shared members | ‖H‖: above -0.2 |
 | M1 | linear networks with no, 1 (also deeper) and 2 bottlenecks | remainder within a block: below -0.4 |
 | M2 | those with bottlenecks | mixed difference: above -0.2 |
-| M3 | all linear networks | |f − f_multilinear|: below -0.4 |
+| M3 | all linear networks | abs(f − f_multilinear): below -0.4 |
 
 The theory says Õ(m^(-1/2)) with powers of log m. The largest of m independent blocks, max_i |v_i| ‖H_{g_i}‖, grows like √(log m) or faster,
 which adds 0.1 to 0.2 to the exponents of ‖H‖ at these widths: hence -0.3 there, and -0.4 elsewhere, as in `width`.

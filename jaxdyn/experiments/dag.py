@@ -27,8 +27,8 @@ Criteria, fixed before any run; "falls like m^(-1/2)" means that the 95 % interv
 | C3.4 ‖H_f‖ of heavy-tailed graphs over that of uniform ones | does not depend on m |
 | C3.5 ‖H‖ of a pre-activation | falls like m^(-1/2) |
 | C3.6 ‖H‖ behind a nonlinear output | does not depend on m |
-| B1 min: at a fixed budget of edges ‖H_f‖ follows the smallest in-degree | falls like m^(-1/2) |
-| B1 mean: it follows the mean in-degree, which is fixed | does not depend on m |
+| B1/min at a fixed budget of edges ‖H_f‖ follows the smallest in-degree | falls like m^(-1/2) |
+| B1/mean it follows the mean in-degree, which is fixed | does not depend on m |
 | B2 ‖H_f‖ of five hidden layers over that of three | interval of the geometric mean above 1 |
 | B3 kernel change along training, on graphs too | interval of the exponent below -0.4 |
 

@@ -17,9 +17,9 @@ of the initial one do not count, since their residual is rounding in single prec
 | C5.2 L_t ≤ (1 − η μ)^t L_0 | all trained | worst log(L_t/L_0) / (t log(1 − η μ)) at least 1 |
 | C5.2b the loss gets small | all trained | L_T/L_0 (at least 1e-12), geometric mean over seeds, worst width: 95 % interval below 0.01 |
 | C5.3 ‖w_t − w_0‖ ≤ path ≤ R = 2 √(2 β L_0)/μ | all trained | worst path / R at most 1 |
-| C5.4 more outputs than parameters: λ_min(K) = 0 | 15 parameters, 24 outputs | worst |λ_min|/λ_max at most 1e-5 |
+| C5.4 more outputs than parameters: λ_min(K) = 0 | 15 parameters, 24 outputs | worst abs(λ_min)/λ_max at most 1e-5 |
 | C5.5 E log κ(K) < 2 log(m/(m − n + 1)) + 5, Gaussian Jacobians | 8 × 8, 8 × 16, 8 × 128 | bound − mean: 95 % interval above 0 |
-| C5.6 conditioning survives training the better the wider | tanh | max_t |λ_min(K_t)/λ_min(K_0) − 1|: exponent below -0.4 |
+| C5.6 conditioning survives training the better the wider | tanh | max_t abs(λ_min(K_t)/λ_min(K_0) − 1): exponent below -0.4 |
 
 C5.6 is what the stability bound λ_min(K) ≥ λ_min(K_0) − 2 n R sup‖∇f‖ sup‖H‖ and ‖H‖ = Õ(m^(-1/2)) imply.
 
