@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -10,37 +11,54 @@ import xarray as xr
 import jaxdyn as jd
 from jaxdyn.experiments import generalization as experiment
 
-TOY = experiment.Config(
-    ("digits", "mnist"), "digits", ("sgd",), 8, 32, 20, 16, 8, 2, (1.0, 1.8, 2.2, 2.6), 3, 10, 5
-)  # fmt: skip
+TOY = experiment.Config(("digits", "mnist"), "digits", (), 8, 32, 20, 16, 8, 2, (1.0, 1.8, 2.2, 2.6), 3, 10, 5)
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """A run whose training set is one batch, so that stochastic gradient descent is gradient descent; no quadratic models."""
+    """A run of networks and linear models; the quadratic ones borrow the networks' numbers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXDYN_DATA", str(tmp_path_factory.mktemp("nothing")))
         patch.setattr(experiment, "MODELS", ("network", "linear"))
         run = experiment.run(TOY, store=tmp_path_factory.mktemp("generalization") / "toy.zarr").load()
-    return xr.concat(
-        [run, run.sel(model=["network"]).assign_coords(model=["quadratic"])], dim="model", combine_attrs="override"
-    )
+    borrowed = run.sel(model=["network"]).assign_coords(model=["quadratic"])
+    return xr.concat([run, borrowed], dim="model", combine_attrs="override")
 
 
 def test_the_dataset_has_the_documented_variables(toy):
-    assert toy.panel.values.tolist() == ["digits", "digits, sgd"]
-    assert toy.test_loss.transpose("panel", "model", "rate", "seed", "step").shape == (2, 3, 4, 3, 3)
-    assert np.isnan(toy.test_loss.sel(panel="digits", model="linear")).all()
-    assert np.isfinite(toy.linear_test_loss.sel(panel="digits", model="linear")).all()
+    assert toy.panel.values.tolist() == ["digits"]
+    assert toy.test_loss.transpose("panel", "model", "rate", "seed", "step").shape == (1, 3, 4, 3, 3)
+    assert np.isnan(toy.test_loss.sel(model="linear")).all()
+    assert np.isfinite(toy.linear_test_loss.sel(model="linear")).all()
 
 
 def test_closed_form_of_the_linear_model_is_its_simulation(toy):
-    """The panel `sgd` simulates the linear model, here with the whole training set as its batch."""
-    closed, simulated = toy.sel(panel="digits", model="linear"), toy.sel(panel="digits, sgd", model="linear")
-    for name in ("loss", "test_loss", "accuracy"):
-        found = closed[f"linear_{name}"].isel(start=0).transpose("rate", "seed", "time").values
-        expected = simulated[name].transpose("rate", "seed", "step").values
-        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
+    run = experiment.ensemble(TOY)[0]
+
+    @jax.jit
+    def simulated(rate, seed):
+        looks = {"loss": jd.probes.Loss(), "test_loss": jd.probes.TestLoss(), "accuracy": jd.probes.Accuracy()}
+        record = jd.record(jd.every(TOY.every), **looks)
+        one = dataclasses.replace(run("digits", "network", rate, seed), expand=jd.linear, record=record)
+        return jd.train(one).values
+
+    for index, rate in enumerate(TOY.rates):
+        expected = simulated(rate, 1)
+        for name, values in expected.items():
+            found = toy[f"linear_{name}"].sel(panel="digits", model="linear").isel(start=0, seed=1, rate=index)
+            np.testing.assert_allclose(found.values, values, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_every_variant_runs(tmp_path, monkeypatch):
+    """With the whole training set as its batch, the panel `sgd` is the one without, for all three models."""
+    monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
+    config = dataclasses.replace(TOY, variants=experiment.VARIANTS, rates=(1.0, 1.8, 2.2), seeds=2)
+    dataset = experiment.run(config).load()
+    found = experiment.curves(dataset)
+    assert np.isfinite(found.test_loss).all()
+    np.testing.assert_allclose(found.test_loss.sel(panel="digits"), found.test_loss.sel(panel="digits, sgd"), rtol=2e-3)
+    assert len(experiment.claims(dataset)) == 6 * 6 + 1
 
 
 def test_curves_are_the_least_losses_along_the_run(toy):
@@ -131,14 +149,14 @@ def test_choosing_the_best_rate_favours_nobody():
 def test_the_figure_draws(toy):
     page = experiment.figure(toy)
     drawn = [axes for axes in page.axes if axes.get_visible()]
-    assert len(drawn) == 4
+    assert len(drawn) == 2
     assert all(axes.has_data() for axes in drawn)
 
 
 def test_settings_without_their_data_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"cifar-10-python\.tar\.gz"):
-        experiment.ensemble(dataclasses.replace(TOY, data=("digits", "cifar-2"), studied="cifar-2"))
+        experiment.ensemble(dataclasses.replace(TOY, data=("digits", "cifar-2"), studied="cifar-2", variants=("sgd",)))
     with pytest.raises(ValueError, match="no data set 'svhn'"):
         experiment.ensemble(dataclasses.replace(TOY, data=("svhn",)))
 
