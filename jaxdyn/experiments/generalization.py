@@ -149,8 +149,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
             times = tuple(int(time) for time in jd.every(config.every).times(config.steps))
             start["linear"] = ClosedForm(learning_rate, times)
         else:
-            looks = {"loss": jd.probes.Loss(), "test_loss": jd.probes.TestLoss(), "accuracy": jd.probes.Accuracy()}
-            records.append(jd.record(jd.every(config.every), **looks))
+            probes: dict[str, Any] = {"test_loss": jd.probes.TestLoss(), "accuracy": jd.probes.Accuracy()}
+            records.append(jd.record(jd.every(config.every), loss=jd.probes.Loss(), **probes))
         return jd.Training(
             network,
             task,
