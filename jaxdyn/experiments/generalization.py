@@ -97,7 +97,7 @@ _ALL = ("digits", "polynomial", "mnist", "fashion-mnist", "cifar-2")
 
 PRESETS = {
     "ci": Config(("digits",), "digits", ("sgd",), 8, 48, 100, 128, 32, 8, (1.0, 1.9, 2.6, 3.3), 5, 60, 5),
-    "laptop": Config(_ALL, "digits", VARIANTS, 14, 128, 200, 512, 192, 32, _RATES, 5, 300, 5),
+    "laptop": Config(_ALL, "digits", VARIANTS, 14, 128, 200, 512, 128, 32, _RATES, 5, 300, 5),
     "paper": Config(_ALL, "cifar-2", VARIANTS, 32, 256, 2000, 5000, 2048, 1000, _MANY, 5, 5000, 10),
 }
 
