@@ -19,6 +19,8 @@ EXPERIMENTS = {
     "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
     "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
+    "subspace": "where a catapult happens: the loss in the kernel's top eigenspace and outside it",
+    "generalization": "test loss against learning rate: networks, their linear and quadratic models",
 }
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
 

@@ -1,0 +1,172 @@
+"""The generalization experiment: its linear models are those of a simulation, its choice of rates is fair, its verdicts follow the data."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import jaxdyn as jd
+from jaxdyn.experiments import generalization as experiment
+
+TOY = experiment.Config(("digits", "mnist"), "digits", (), 8, 32, 20, 16, 8, 2, (1.0, 1.8, 2.2, 2.6), 3, 10, 5)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A run of networks and linear models; the quadratic ones borrow the networks' numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXDYN_DATA", str(tmp_path_factory.mktemp("nothing")))
+        patch.setattr(experiment, "MODELS", ("network", "linear"))
+        run = experiment.run(TOY, store=tmp_path_factory.mktemp("generalization") / "toy.zarr").load()
+    borrowed = run.sel(model=["network"]).assign_coords(model=["quadratic"])
+    return xr.concat([run, borrowed], dim="model", combine_attrs="override")
+
+
+def test_the_dataset_has_the_documented_variables(toy):
+    assert toy.panel.values.tolist() == ["digits"]
+    assert toy.test_loss.transpose("panel", "model", "rate", "seed", "step").shape == (1, 3, 4, 3, 3)
+    assert np.isnan(toy.test_loss.sel(model="linear")).all()
+    assert np.isfinite(toy.linear_test_loss.sel(model="linear")).all()
+
+
+def test_closed_form_of_the_linear_model_is_its_simulation(toy):
+    run = experiment.ensemble(TOY)[0]
+
+    @jax.jit
+    def simulated(rate, seed):
+        looks = {"loss": jd.probes.Loss(), "test_loss": jd.probes.TestLoss(), "accuracy": jd.probes.Accuracy()}
+        record = jd.record(jd.every(TOY.every), **looks)
+        one = dataclasses.replace(run("digits", "network", rate, seed), expand=jd.linear, record=record)
+        return jd.train(one).values
+
+    for index, rate in enumerate(TOY.rates):
+        expected = simulated(rate, 1)
+        for name, values in expected.items():
+            found = toy[f"linear_{name}"].sel(panel="digits", model="linear").isel(start=0, seed=1, rate=index)
+            np.testing.assert_allclose(found.values, values, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_every_variant_runs(tmp_path, monkeypatch):
+    """With the whole training set as its batch, the panel `sgd` is the one without, for all three models."""
+    monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
+    config = dataclasses.replace(TOY, variants=experiment.VARIANTS, rates=(1.0, 1.8, 2.2), seeds=2)
+    dataset = experiment.run(config).load()
+    found = experiment.curves(dataset)
+    assert np.isfinite(found.test_loss).all()
+    np.testing.assert_allclose(found.test_loss.sel(panel="digits"), found.test_loss.sel(panel="digits, sgd"), rtol=2e-3)
+    assert len(experiment.claims(dataset)) == 6 * 6 + 1
+
+
+def test_curves_are_the_least_losses_along_the_run(toy):
+    found = experiment.curves(toy)
+    here = toy.test_loss.sel(panel="digits", model="network").transpose("rate", "seed", "step").values
+    best = found.sel(panel="digits", model="network").transpose("rate", "seed")
+    np.testing.assert_array_equal(best.test_loss, here.min(axis=-1))
+    np.testing.assert_array_equal(best.step, toy.step.values[here.argmin(axis=-1)])
+    accuracy = toy.accuracy.sel(panel="digits", model="network").transpose("rate", "seed", "step").values
+    np.testing.assert_array_equal(best.accuracy, np.take_along_axis(accuracy, here.argmin(-1)[..., None], -1)[..., 0])
+
+
+def test_absent_data_are_left_out_and_named(toy):
+    assert "mnist" in json.loads(toy.attrs["left_out"])
+    verdict = {one.id: one for one in experiment.claims(toy)}["C1.7/mnist"]
+    assert str(verdict.verdict) == "inconclusive"
+    assert "left out" in verdict.statement
+    assert "train-images-idx3-ubyte.gz" in verdict.statement
+
+
+def _made_up(levels, config=TOY):
+    """A dataset with given best test losses {model: [rate]} and noise, constant along the run."""
+    noise = 1 + 0.02 * np.random.default_rng(0).normal(size=config.seeds)
+    shape = (1, 3, len(config.rates), config.seeds)
+    loss = np.stack([np.outer(levels[model], noise) for model in experiment.MODELS])[None]
+    accuracy = 1 - loss / 10
+    along = (*shape, 1)
+    simulated, closed = loss.copy(), loss.copy()
+    simulated[:, 1], closed[:, [0, 2]] = np.nan, np.nan
+    members = ("panel", "model", "rate", "seed")
+    data = {}
+    for name, factor in (("loss", 0.1), ("test_loss", 1.0)):
+        data[name] = ((*members, "step"), (factor * simulated).reshape(along))
+        data[f"linear_{name}"] = ((*members, "start", "time"), (factor * closed).reshape(*shape, 1, 1))
+    data["accuracy"] = ((*members, "step"), np.where(np.isnan(simulated), np.nan, accuracy).reshape(along))
+    data["linear_accuracy"] = (
+        (*members, "start", "time"),
+        np.where(np.isnan(closed), np.nan, accuracy).reshape(*shape, 1, 1),
+    )
+    coords = {"panel": ["digits"], "model": list(experiment.MODELS), "rate": list(config.rates), "step": [10]}
+    attrs = {"config": json.dumps(dataclasses.asdict(config)), "left_out": "{}"}
+    return xr.Dataset(data, {**coords, "seed": np.arange(config.seeds)}, attrs)
+
+
+def _verdicts(levels):
+    return {one.id: one for one in experiment.claims(_made_up(levels))}
+
+
+def test_verdicts_follow_the_data():
+    falling, rising = [1.0, 0.9, 0.7, 0.8], [1.0, 0.9, 3.0, 9.0]
+    found = _verdicts({"network": falling, "linear": rising, "quadratic": falling})
+    assert {str(one.verdict) for one in found.values()} == {"supported"}
+    assert len(found) == 6
+    opposite = _verdicts({"network": [1.5, 1.4, 3.0, 9.0], "linear": falling, "quadratic": rising})
+    assert {name: str(one.verdict) for name, one in opposite.items()} == {
+        "C1.7/digits/same/network": "not supported",
+        "C1.7/digits/same/quadratic": "supported",
+        "C1.7/digits/network": "not supported",
+        "C1.7/digits/quadratic": "not supported",
+        "C1.7/digits/linear": "not supported",
+        "C6.3/digits": "not supported",
+    }
+
+
+def test_statements_name_losses_and_rates():
+    statement = _verdicts({model: [1.0, 0.5, 0.25, 0.4] for model in experiment.MODELS})[
+        "C1.7/digits/network"
+    ].statement
+    assert "0.5" in statement
+    assert "at η_rel = 1.8 below" in statement
+    assert "at η_rel = 2.2 above" in statement
+    assert "2 of 2 rates above are better" in statement
+
+
+def test_choosing_the_best_rate_favours_nobody():
+    """Of many equal rates with independent noise, the least is below the mean; the choice of the other seeds is not."""
+    rng = np.random.default_rng(1)
+    found, least = [], []
+    for _ in range(300):
+        noise = rng.normal(size=(8, 5))
+        array = xr.DataArray(noise, dims=("rate", "seed"), coords={"rate": np.arange(8.0)})
+        found.append(experiment._best(array).values.mean())
+        least.append(noise.mean(axis=1).min())
+    assert abs(np.mean(found)) < 0.1
+    assert np.mean(least) < -0.5
+
+
+def test_the_figure_draws(toy):
+    page = experiment.figure(toy)
+    drawn = [axes for axes in page.axes if axes.get_visible()]
+    assert len(drawn) == 2
+    assert all(axes.has_data() for axes in drawn)
+
+
+def test_settings_without_their_data_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"cifar-10-python\.tar\.gz"):
+        experiment.ensemble(dataclasses.replace(TOY, data=("digits", "cifar-2"), studied="cifar-2", variants=("sgd",)))
+    with pytest.raises(ValueError, match="no data set 'svhn'"):
+        experiment.ensemble(dataclasses.replace(TOY, data=("svhn",)))
+
+
+def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
+    paper = dataclasses.replace(experiment.PRESETS["paper"], data=("polynomial",), studied="polynomial")
+    function, loop, vmap = experiment.ensemble(paper)
+    assert len(loop["panel"]) == 6
+    plan = jd.ensemble.plan(function, loop={**loop, "panel": ["polynomial"], "model": ["quadratic"]}, vmap=vmap)
+    for traced in plan.programme(plan.cells[0]).traced:
+        for platform in ("cuda", "tpu"):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
