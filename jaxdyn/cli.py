@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
     "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
+    "rfm": "recursive feature machines and the feature ansatz: what kernels and networks learn to look at",
 }
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
 
