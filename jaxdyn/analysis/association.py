@@ -192,10 +192,10 @@ def _direct(moments: Any) -> Any:
 
 def _slopes(moments: np.ndarray, outcome: int, predictors: tuple[int, ...]) -> np.ndarray:
     """Standardised coefficients of least squares with an intercept from summed products [..., v, v], the first of which are counts."""
-    means = moments[..., 0, :] / moments[..., :1, 0]
-    centred = moments / moments[..., :1, :1] - means[..., :, None] * means[..., None, :]
-    spread = np.sqrt(np.maximum(np.einsum("...ii->...i", centred), 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
+        means = moments[..., 0, :] / moments[..., :1, 0]
+        centred = moments / moments[..., :1, :1] - means[..., :, None] * means[..., None, :]
+        spread = np.sqrt(np.maximum(np.einsum("...ii->...i", centred), 0.0))
         correlation = centred / (spread[..., :, None] * spread[..., None, :])
     chosen = list(predictors)
     matrix = correlation[..., chosen, :][..., chosen]

@@ -1,5 +1,5 @@
 """Published phenomena, one module each: `Config`, `PRESETS`, `run`, `claims`, `figure`, on the public API alone."""
 
-from jaxdyn.experiments import breaking, dag, pl, rfm, width
+from jaxdyn.experiments import breaking, dag, mediation, optimizers, pl, rfm, width
 
-__all__ = ["breaking", "dag", "pl", "rfm", "width"]
+__all__ = ["breaking", "dag", "mediation", "optimizers", "pl", "rfm", "width"]
