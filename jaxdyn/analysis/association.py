@@ -87,7 +87,8 @@ def rank_correlation(a: DataArray, b: DataArray, dim: str) -> DataArray:
 def ranking(a: DataArray, b: DataArray, dim: str, *, over: str, num_resamples: int = NUM_RESAMPLES) -> Interval:
     """Spearman's rank correlation of means over the members, with a 95 % interval over members and units.
 
-    The interval holds the 2.5 % and 97.5 % quantiles of ρ over resamples, each of which draws units and members with replacement.
+    The interval holds the 2.5 % and 97.5 % quantiles of ρ over resamples, each of which draws units and members with replacement;
+    those that leave a unit without finite members do not count.
 
     Args:
         a: numbers with the dimensions `dim` and `over` only.
@@ -118,14 +119,12 @@ def ranking(a: DataArray, b: DataArray, dim: str, *, over: str, num_resamples: i
     units, members = is_there.shape
     if units < 3:
         return Interval(np.nan, np.nan, np.nan)
-    whole = _means(pair, is_there, np.ones(members))
     draws = np.random.default_rng(RESAMPLING_SEED)
-    found = []
-    for _ in range(num_resamples):
-        weights = draws.multinomial(members, np.full(members, 1 / members))
-        chosen = _means(pair, is_there, weights)[:, draws.integers(units, size=units)]
-        found.append(_spearman(*chosen[:, np.isfinite(chosen).all(axis=0)]))
-    low, high = np.nanquantile(found, [0.025, 0.975])
+    weights = draws.multinomial(members, np.full(members, 1 / members), size=num_resamples)
+    chosen = draws.integers(units, size=(num_resamples, units))
+    resampled = np.take_along_axis(_means(pair, is_there, weights), chosen[None], axis=-1)  # [2, b, u]
+    low, high = np.nanquantile(_spearman(*resampled), [0.025, 0.975])
+    whole = _means(pair, is_there, np.ones((1, members)))[:, 0]
     return Interval(float(_spearman(*whole)), float(low), float(high))
 
 
@@ -234,10 +233,11 @@ def _with_error(
 
 
 def _means(pair: np.ndarray, is_there: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted means over finite members, [2, u]; NaN where there is none."""
-    share = is_there * weights
+    """Means of [2, u, s] over finite members under every weighting [b, s], [2, b, u]; NaN where no member is left."""
     with np.errstate(invalid="ignore"):
-        return (np.where(is_there, pair, 0.0) * share).sum(axis=-1) / share.sum(axis=-1)
+        return np.einsum("pus,bs->pbu", np.where(is_there, pair, 0.0), weights) / np.einsum(
+            "us,bs->bu", is_there, weights
+        )
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> Any:

@@ -58,7 +58,7 @@ from jaxdyn.analysis import association, crossings, figures, spikes
 from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
 from jaxdyn.analysis.scaling import mean_interval
 
-RULE = {"factor": 2.0, "window": 30, "floor": 0.02, "rearm": 1.1}
+RULE: dict[str, Any] = {"factor": 2.0, "window": 30, "floor": 0.02, "rearm": 1.1}
 """What counts as a spike of the full training loss."""
 
 SHARE = 0.9
@@ -66,6 +66,15 @@ SHARE = 0.9
 
 FORCED_RATIO, FORCED_LEVEL = 1.4, 0.2
 """The rate after a raise, in units of the critical one, and the loss that calls for it."""
+
+WORDS = {
+    "spikes": ("spikes", "The number of spikes"),
+    "alignment": ("a", "Alignment, −log(1 − ρ),"),
+    "test": ("y", "The log test loss"),
+    "rate": ("y", "Against a constantly lower rate the log test loss"),
+    "residual": ("residual", ""),
+}
+"""Which number of a run a claim is about, and what it is called."""
 
 SOURCE = "jaxdyn, on arXiv 2306.04815"
 
@@ -129,10 +138,9 @@ class Setting(NamedTuple):
 
 
 class CappedState(NamedTuple):
-    """Steps taken, the rate of the last one, and the sum of all rates."""
+    """Steps taken, and the sum of their rates."""
 
     count: Any
-    rate: Any
     total: Any
 
 
@@ -145,13 +153,11 @@ def capped(setting: Setting) -> optax.GradientTransformationExtraArgs:
     """SGD whose rate never exceeds `SHARE` of the critical rate of the batch that it is about to use, at the current parameters."""
 
     def init(_: Any) -> CappedState:
-        zero = jnp.zeros_like(setting.rate)
-        return CappedState(jnp.zeros((), jnp.int32), zero, zero)
+        return CappedState(jnp.zeros((), jnp.int32), jnp.zeros_like(setting.rate))
 
     def update(grads: Any, state: CappedState, params: Any = None, **_: Any) -> tuple[Any, CappedState]:
         rate = jnp.minimum(setting.rate, SHARE * _critical(setting, params, state.count))
-        moves = jax.tree.map(lambda g: -rate * g, grads)
-        return moves, CappedState(state.count + 1, rate, state.total + rate)
+        return jax.tree.map(lambda g: -rate * g, grads), CappedState(state.count + 1, state.total + rate)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -347,16 +353,6 @@ def claims(dataset: Any) -> list[Verdict]:
     return verdicts
 
 
-WORDS = {
-    "spikes": ("spikes", "The number of spikes"),
-    "alignment": ("a", "Alignment, −log(1 − ρ),"),
-    "test": ("y", "The log test loss"),
-    "rate": ("y", "Against a constantly lower rate the log test loss"),
-    "residual": ("residual", ""),
-}
-"""Which number of a run a claim is about, and what it is called."""
-
-
 def figure(dataset: Any) -> Any:
     """Losses with spikes marked, spikes and alignment against the test loss, and what the interventions did."""
     with figures.style():
@@ -402,4 +398,5 @@ def _draw(data: Any) -> Any:
 
 def _config(dataset: Any) -> Config:
     fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    plain_fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in fields.items()}
+    return Config(**plain_fields)
