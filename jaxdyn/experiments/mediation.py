@@ -313,18 +313,10 @@ def claims(dataset: Any) -> list[Verdict]:
         return judged(name, statement=statement, source=SOURCE, **bounds, **interval)
 
     verdicts = [
-        judge(
-            at_most, "M1", f"More spikes go with a lower test loss: standardised slope ({units}).", fit.total, bound=0.0
-        ),
+        judge(at_most, "M1", f"More spikes go with a lower test loss: slope ({units}).", fit.total, bound=0.0),
         judge(at_least, "M2", "Half of that or more goes through alignment: share 1 − c'/c.", fit.share, bound=0.5),
         judge(within, "M2/direct", "Beside alignment, spikes have no slope: c'.", fit.direct, lower=-0.2, upper=0.2),
-        judge(
-            at_most,
-            "M2/alignment",
-            "Given the spikes, alignment goes with a lower test loss: slope.",
-            fit.mediator,
-            bound=0.0,
-        ),
+        judge(at_most, "M2/alignment", "Beside spikes, alignment has a negative slope: b.", fit.mediator, bound=0.0),
     ]
 
     def compare(claim: str, arm: str, other: str, signs: Mapping[str, int]) -> None:
@@ -363,11 +355,8 @@ def _draw(data: Any) -> Any:
     config, found = _config(data), measures(data)
     page, axes = figures.figure(1, 3, size=(4.4, 3.6))
     names, least = found["arm"].values.tolist(), min(config.batch_sizes)
-    shown = [
-        f"b = {least}",
-        observations(config)[-1],
-        *[name for name in names if name in (f"capped b = {least}", f"forced {config.forced[-1]}")],
-    ]
+    chosen = (f"b = {least}", observations(config)[-1], f"capped b = {least}", f"forced {config.forced[-1]}")
+    shown = [name for name in chosen if name in names]
     starts = spikes.find(data["loss"], **RULE)
     for color, name in zip(figures.COLORS, shown, strict=False):
         loss, mark = data["loss"].sel(arm=name).isel(seed=0), starts.sel(arm=name).isel(seed=0)
@@ -375,11 +364,8 @@ def _draw(data: Any) -> Any:
         axes[0, 0].plot(loss["step"][mark.values], loss[mark.values], "v", color=color, ms=4)
     axes[0, 0].axhline(config.level, color=figures.GREY, ls="--", lw=1.0)
     axes[0, 0].set(yscale="log", xlabel="step", title="training loss of one seed, spikes marked")
-    groups = {"observed": observations(config), "capped": [n for n in names if n.startswith("capped")]}
-    groups |= {
-        "slow": [n for n in names if n.startswith("slow")],
-        "forced": [n for n in names if n.startswith("forced")],
-    }
+    kinds = {"b": "observed", "capped": "capped", "slow": "slow", "forced": "forced"}
+    groups = {kind: [name for name in names if name.split()[0] == first] for first, kind in kinds.items()}
     for color, (group, members) in zip(figures.COLORS, groups.items(), strict=False):
         here = found.sel(arm=members)
         for place, x in ((axes[0, 1], here["spikes"]), (axes[0, 2], 1 - here["alignment"])):
@@ -393,7 +379,7 @@ def _draw(data: Any) -> Any:
     page.suptitle(
         f"x₁ x₂, d = {config.dim}, n = {config.num_train}, width {config.width}, {config.seeds} seeds, rate {config.ratio:g} of critical"
     )
-    return page  # fmt: skip
+    return page
 
 
 def _config(dataset: Any) -> Config:

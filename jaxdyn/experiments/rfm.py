@@ -34,6 +34,7 @@ References:
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -55,7 +56,13 @@ DIM, RELEVANT = 20, (0, 1, 5)
 DEVIATION = 0.5
 """Standard deviation of every coordinate."""
 
-KERNELS = ("laplace", "gaussian")
+MACHINES = {
+    "laplace": (radial.laplace(10.0), rfm.unnormalised),
+    "gaussian": (radial.gaussian(math.sqrt(DIM) * DEVIATION), rfm.by_max),
+}
+"""Kernels of the machines, and what their metrics go through."""
+
+KERNELS = tuple(MACHINES)
 LAYERS = ("dense_0/weight", "dense_1/weight")
 CONVENTIONS = ("plain", "removed")
 
@@ -176,10 +183,7 @@ class _Machine:
     def __call__(self, snapshot: Any) -> Any:
         """Fit it; the network is not looked at."""
         task = snapshot.task
-        if self.kernel == "laplace":
-            kernel, normalise = radial.laplace(10.0), rfm.unnormalised
-        else:
-            kernel, normalise = radial.gaussian(float(DEVIATION * np.sqrt(DIM))), rfm.by_max
+        kernel, normalise = MACHINES[self.kernel]
         found = rfm.fit(
             task.x, task.y, x_test=task.x_test, y_test=task.y_test, kernel=kernel, ridge=1e-3, iterations=self.iterations,
             normalise=normalise,
