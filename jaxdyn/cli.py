@@ -21,6 +21,9 @@ EXPERIMENTS = {
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
     "subspace": "where a catapult happens: the loss in the kernel's top eigenspace and outside it",
     "generalization": "test loss against learning rate: networks, their linear and quadratic models",
+    "rfm": "recursive feature machines and the feature ansatz: what kernels and networks learn to look at",
+    "optimizers": "does AGOP alignment rank the test loss of optimizers, at equal steps and equal training loss",
+    "mediation": "does AGOP alignment mediate what spikes do to the test loss: a regression and two interventions",
 }
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
 

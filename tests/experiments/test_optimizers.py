@@ -1,0 +1,173 @@
+"""The experiment on optimizers: rates are chosen by training loss alone, budgets are what they say, verdicts follow the data."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+
+import jaxdyn as jd
+from jaxdyn.experiments import optimizers
+
+TOY = optimizers.Config(("momentum",), 4, 24, 8, 3, 6, 12, 2, 4, 0.5)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return optimizers.run(TOY).load()
+
+
+def test_the_dataset_has_the_documented_variables_and_rates(toy):
+    assert dict(toy.loss.sizes) == {"optimizer": 1, "scale": 2, "seed": 3, "step": 4}
+    relative = toy.relative_rate.isel(optimizer=0, start=0, seed=1)
+    np.testing.assert_allclose(relative, [2.0, 2 * 10**-0.5], rtol=1e-5)
+    assert len(np.unique(toy.loss.isel(optimizer=0, step=0, scale=0))) == 3  # a data set for each seed
+
+
+@pytest.mark.parametrize("name", list(optimizers.OPTIMIZERS))
+def test_every_optimizer_takes_traced_rates_and_steps_in_proportion(name):
+    """Twice the rate is twice the first step: nothing decays the weights behind our back."""
+    make, _ = optimizers.OPTIMIZERS[name]
+    params = {"weight": jax.random.normal(jax.random.key(0), (3, 4))}
+    grads = jax.tree.map(jax.numpy.sin, params)
+
+    def step(rate):
+        optimizer = make(rate)
+        return optimizer.update(grads, optimizer.init(params), params)[0]["weight"]
+
+    small, large = jax.vmap(step)(jax.numpy.array([0.01, 0.02]))
+    np.testing.assert_allclose(large, 2 * small, rtol=1e-4)
+    assert float(jax.numpy.vdot(small, grads["weight"])) < 0
+
+
+def test_a_run_is_the_training_it_says(toy):
+    """The first seed at the smaller rate, by a plain loop over numpy gradients of the network."""
+    task = jd.tasks.polynomial(jax.random.fold_in(jax.random.key(0), 1), degree=2, dim=4, n=24, n_test=24)
+    params = jd.models.mlp((4, 8, 1), activation=jax.nn.relu).init(jax.random.key(0))
+    first, second = (np.asarray(params[f"dense_{i}"]["weight"], float) for i in range(2))
+    rate, speed = float(toy.learning_rate[0, 1, 0, 0]), [0.0, 0.0]
+
+    def forward(x):
+        hidden = np.maximum(x @ first / 2, 0)
+        return hidden, hidden @ second / 8**0.5
+
+    draw = jax.jit(lambda step: jd.minibatch(6)(task, jd.dynamics.batch_key(jax.random.key(0)), step))
+    for step in range(12):
+        x, y = (np.asarray(one, float) for one in draw(step))
+        hidden, f = forward(x)
+        error = 2 / 6 * (f - y)
+        grads = x.T @ ((hidden > 0) * (error @ second.T / 8**0.5)) / 2, hidden.T @ error / 8**0.5
+        speed = [0.9 * v + g for v, g in zip(speed, grads, strict=True)]
+        first, second = first - rate * speed[0], second - rate * speed[1]
+    here = toy.isel(optimizer=0, scale=1, seed=0, step=-1)
+    np.testing.assert_allclose(
+        here.loss, np.mean((forward(np.asarray(task.x))[1] - np.asarray(task.y)) ** 2), rtol=1e-3
+    )
+    slopes = (forward(np.asarray(task.x_test))[0] > 0) * second[:, 0] @ first.T
+    gram, truth = slopes.T @ slopes, np.zeros((4, 4))
+    pair = np.asarray(task.x_test)[:, [1, 0]]
+    truth[:2, :2] = pair.T @ pair
+    cosine = (gram * truth).sum() / np.sqrt((gram**2).sum() * (truth**2).sum())
+    np.testing.assert_allclose(here.alignment, cosine, rtol=1e-3)
+
+
+def fake(names=("sgd", "adam", "lion", "muon"), seeds=6):
+    """Losses 4^(−step/10) · (how far the scale is from that of the optimizer): known choice, crossing and ranking."""
+    config = dataclasses.replace(TOY, optimizers=names, seeds=seeds, num_rates=3, level=1 / 64)
+    coords = {
+        "optimizer": list(names),
+        "scale": [1.0, 0.3, 0.1],
+        "seed": np.arange(seeds),
+        "step": np.arange(0, 101, 10),
+    }
+    ones = xr.DataArray(np.ones([len(values) for values in coords.values()]), coords, list(coords))
+    rank = xr.DataArray(np.arange(len(names)), dims="optimizer")
+    best = xr.DataArray([1, 2, 1, 2][: len(names)], dims="optimizer")
+    away = 1 + abs(xr.DataArray(np.arange(3), dims="scale") - best)
+    jitter = xr.DataArray(np.random.default_rng(0).normal(size=seeds), dims="seed")
+    loss = ones * away * 4.0 ** (-ones["step"] / 10)
+    data = {
+        "loss": loss,
+        "test": ones * np.exp(-0.5 * rank + 0.1 * jitter - 0.01 * ones["step"]),
+        "alignment": ones * (0.5 + 0.1 * rank + 0.01 * jitter),
+        "diverged_at": ones.isel(step=0, drop=True).astype(int) * 0 - 1,
+    }
+    return xr.Dataset(data, attrs={"config": json.dumps(dataclasses.asdict(config))})
+
+
+def test_rates_are_chosen_by_the_final_training_loss_among_those_that_hold():
+    data = fake()
+    assert optimizers.choose(data).values.tolist() == [0.3, 0.1, 0.3, 0.1]
+    other = data.assign(test=data.test[..., ::-1] * 7, alignment=-data.alignment)
+    assert optimizers.choose(other).values.tolist() == [0.3, 0.1, 0.3, 0.1]  # the test set is not looked at
+    data.diverged_at.loc[{"optimizer": "sgd", "scale": 0.3, "seed": 2}] = 50
+    data.diverged_at.loc[{"optimizer": "lion"}] = 50
+    found = optimizers.choose(data)
+    assert found.sel(optimizer="sgd") in (1.0, 0.1)
+    assert np.isnan(found.sel(optimizer="lion"))
+
+
+def test_budgets_are_the_last_step_and_the_crossing_of_the_level():
+    found = optimizers.measures(fake())
+    np.testing.assert_allclose(found["at"].sel(budget="steps"), 100)
+    np.testing.assert_allclose(found["at"].sel(budget="loss"), 30)  # 4^-3 = 1/64
+    test = found.log_test.mean("seed").sel(optimizer="adam")
+    np.testing.assert_allclose(test.sel(budget="loss") - test.sel(budget="steps"), 0.7, rtol=1e-6)
+
+
+def test_verdicts_follow_the_data():
+    verdicts = {one.id: one for one in optimizers.claims(fake())}
+    for claim in ("C2.6/steps/means", "C2.6/steps/seeds", "C2.6/loss/seeds", "O1/loss"):
+        assert str(verdicts[claim].verdict) == "supported", verdicts[claim]
+    np.testing.assert_allclose(verdicts["O1/steps"].estimate, np.exp(1.5), rtol=1e-6)
+    turned = fake().assign(alignment=1 - fake().alignment)
+    verdicts = {one.id: one for one in optimizers.claims(turned)}
+    assert str(verdicts["C2.6/loss/seeds"].verdict) == "not supported"
+    assert verdicts["C2.6/loss/means"].estimate == pytest.approx(1.0)
+
+
+def test_an_optimizer_that_does_not_arrive_is_left_out_of_the_second_budget_only():
+    data = fake()
+    data.loss.loc[{"optimizer": "adam", "seed": 1}] = 1.0
+    verdicts = {one.id: one for one in optimizers.claims(data)}
+    assert "3 optimizers (polynomial)" in verdicts["C2.6/loss/seeds"].statement
+    assert "4 optimizers (polynomial)" in verdicts["C2.6/steps/seeds"].statement
+
+
+def test_the_figure_draws():
+    page = optimizers.figure(fake())
+    assert len(page.axes) == 3
+    assert all(axes.has_data() for axes in page.axes)
+
+
+def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
+    function, _, vmap = optimizers.ensemble(optimizers.PRESETS["paper"])
+    plan = jd.ensemble.plan(function, loop={"optimizer": ["muon"]}, vmap=vmap)
+    assert sum(cell.num_members for cell in plan.cells) == 6 * 16
+    for traced in plan.programme(plan.cells[0]).traced:
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
+
+
+@pytest.mark.slow
+def test_digits_are_compared_with_the_mean_of_reference_networks_that_agree():
+    config = dataclasses.replace(TOY, task="digits", num_train=1000, width=64, batch_size=32, steps=300)
+    model, pose, points = optimizers.problem(config)
+    task, truth = pose(jax.random.key(0))
+    assert task.x.shape == (1000, 64)
+    assert points == 256
+    found = optimizers.reference(model, task, config)
+    np.testing.assert_allclose(truth, found.mean(axis=0), rtol=1e-6)
+    assert min(float(jd.geometry.cosine(found[0], other)) for other in found[1:]) > 0.8
+    untrained = model.init(jax.random.key(5))
+    start = jd.geometry.agop(lambda x: model.apply(untrained, x), task.x_test[:256])
+    assert float(jd.geometry.cosine(start, truth)) < 0.8
+    with pytest.raises(ValueError, match="`polynomial` or `digits`"):
+        optimizers.problem(dataclasses.replace(config, task="cats"))
+
+
+def test_the_names_are_optax_ones():
+    assert all(name in ("momentum", "muon") or hasattr(optax, name) for name in optimizers.OPTIMIZERS)
