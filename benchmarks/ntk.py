@@ -74,7 +74,7 @@ def cnn(channels: int, n: int, k: int, implementations: tuple[str, ...], rounds:
     """The trace kernel of a convolutional network with global average pooling."""
     module = Pooled(channels, k)
     x = jax.random.normal(jax.random.key(0), (n, 32, 32, 3))
-    params = module.init(jax.random.key(1), x)
+    params = jax.jit(module.init)(jax.random.key(1), x)
     ours = jax.jit(lambda p, x: jd.geometry.ntk(module.apply, p, x))
     gradient = jax.jit(jax.grad(lambda p, x: jnp.sum(module.apply(p, x) ** 2)))
     actions = {"ours": lambda: ours(params, x), "one gradient": lambda: gradient(params, x)}
@@ -227,11 +227,11 @@ def modules(name: str, module: nn.Module, shape: tuple[int, ...]) -> dict[str, A
     """Exactness in float64, and the route of each leaf."""
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), shape, jnp.float64)
-        params = jax.tree.map(lambda w: w.astype(jnp.float64), module.init(jax.random.key(1), x))
-        jacobian = jax.jacobian(module.apply)(params, x)
+        params = jax.tree.map(lambda w: w.astype(jnp.float64), jax.jit(module.init)(jax.random.key(1), x))
+        jacobian = jax.jit(jax.jacobian(module.apply))(params, x)
         rows = jnp.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jacobian)], axis=2)
         expected = np.asarray(jnp.einsum("iap,jbp->ijab", rows, rows))
-        found = np.asarray(jd.geometry.ntk_blocks(module.apply, params, x))
+        found = np.asarray(jax.jit(lambda p, x: jd.geometry.ntk_blocks(module.apply, p, x))(params, x))
         error = _difference(found, expected)
         assert error < 1e-10, (name, error)
         return {"work": name, "error": error, "plan": str(jd.geometry.ntk_plan(module.apply, params, x))}

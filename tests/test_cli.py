@@ -1,5 +1,7 @@
 """The command line: quick help, a run that ends with figure and verdicts, errors a person can act on."""
 
+import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -8,6 +10,8 @@ import time
 import pytest
 
 from jaxdyn import cli
+
+speed = importlib.import_module("jaxdyn.ensemble.speed")
 
 
 def _jaxdyn(*arguments, timeout=250, cwd=None):
@@ -30,48 +34,52 @@ def test_help_answers_in_under_half_a_second():
     assert min(seconds() for _ in range(5)) < 0.5
 
 
-def test_list_names_experiments_and_presets(capsys):
+def test_list_groups_experiments_by_chapter_and_names_presets(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
-    assert "width" in out
+    assert all(f"    {name} " in out for name in cli.EXPERIMENTS)
+    assert out.index("Part I: ") < out.index("Wide networks become linear") < out.index("width") < out.index("dag")
     assert "paper" in out
 
 
-def test_run_and_show_end_with_figure_dataset_and_verdicts(tmp_path):
-    flags = [
-        "--widths",
-        "4",
-        "8",
-        "16",
-        "--seeds",
-        "3",
-        "--steps",
-        "5",
-        "--num-train",
-        "16",
-        "--num-test",
-        "8",
-        "--depths",
-        "1",
-    ]
-    done = _jaxdyn("run", "width", "--preset", "ci", "--store", str(tmp_path / "w.zarr"), *flags)
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """This device counts as measured, so that `jaxdyn run` does not take ten seconds for it; `test_speed` and `test_doctor` do."""
+    monkeypatch.setenv("JAXDYN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("jaxdyn.ensemble.calibrate", lambda: None)
+    (tmp_path / "cache").mkdir()
+    found = dataclasses.asdict(dataclasses.replace(speed._ASSUMED["cpu"], measured="2026-11-24"))
+    (tmp_path / "cache" / "speed.json").write_text(json.dumps({speed._device(): found}))
+
+
+def test_run_show_and_report_end_with_figure_dataset_verdicts_and_page(tmp_path, measured, monkeypatch, capsys):
+    sizes = "--widths 4 8 16 --seeds 3 --steps 5 --num-train 16 --num-test 8"
+    store, flags = str(tmp_path / "w.zarr"), sizes.split()
+    done = _jaxdyn("run", "width", "--preset", "ci", "--store", store, *flags, "--depths", "1")
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "w.png") in done.stdout
-    for claim in ("W1/1", "W2/1", "W3/1", "W4/1", "W5/1"):
-        assert claim in done.stdout
+    claims = ["W1/1", "W2/1", "W3/1", "W4/1", "W5/1"]
+    assert all(claim in done.stdout for claim in claims)
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
     written = json.loads((tmp_path / "w.json").read_text())
-    assert [one["id"] for one in written["verdicts"]] == ["W1/1", "W2/1", "W3/1", "W4/1", "W5/1"]
+    assert [one["id"] for one in written["verdicts"]] == claims
+    assert (written["preset"], written["date"][:2]) == ("ci, changed", "20")
     assert written["attributes"]["versions"]["jaxdyn"]
-    shown = _jaxdyn("show", str(tmp_path / "w.zarr"))
-    assert shown.returncode == 0, shown.stderr
-    assert "9 of 9 members done" not in shown.stdout
-    assert "27 of 27 members done" in shown.stdout
-    assert "W5/1" in shown.stdout
-    other = _jaxdyn("run", "width", "--preset", "ci", "--store", str(tmp_path / "w.zarr"), *flags[:-2])
-    assert other.returncode == 2
-    assert "belongs to another sweep" in other.stderr
-    assert "Traceback" not in other.stderr
+    assert cli.main(["show", store]) == 0
+    shown = capsys.readouterr().out
+    assert "27 of 27 members done" in shown
+    assert "W5/1" in shown
+    assert cli.main(["report", store, "-o", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert all(one["statement"] in page for one in written["verdicts"])
+    assert "data:image/svg+xml" in page
+    assert cli.main(["claims", str(tmp_path / "w.json"), "--experiment", "width"]) == 0
+    assert "ci, changed" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setattr(cli, "_set_up", lambda *_, **__: None)  # this process is not the command's
+    assert cli.main(["run", "width", "--preset", "ci", "--store", store, *flags, "--depths", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "belongs to another sweep" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize(

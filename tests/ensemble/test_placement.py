@@ -57,9 +57,11 @@ SCRIPT = textwrap.dedent(
 
 
 def _elsewhere(devices, chunk, store, stop=-1):
+    """The sweep in a process of so many devices, with a compile cache as the `jaxdyn` command has it."""
     environment = {
         **os.environ, "NPROC": "8", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": os.getcwd(),
+        "PYTHONPATH": os.getcwd(), "JAX_COMPILATION_CACHE_DIR": str(store.parent / f"compiled-{devices}"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }  # fmt: skip
     command = [sys.executable, "-c", SCRIPT, str(chunk), str(store), str(stop)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -13,15 +13,29 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 import xarray as xr
-from ensemble.test_placement import _run
+from ensemble.test_placement import TASK
 
 import jaxdyn as jd
 from jaxdyn.ensemble import processes
 
 HERE = str(Path(__file__).parents[1])
 AXES = {"loop": {"width": [8, 12]}, "vmap": {"seed": np.arange(8)}}
+
+
+def _run(seed, width=8):
+    """Two records, minibatches and an optimizer with a state, as little to compile as there can be."""
+    record = (
+        jd.record(jd.every(1), loss=jd.probes.Loss()),
+        jd.record(jd.every(5), dim="seldom", moved=jd.probes.Displacement()),
+    )
+    return jd.Training(
+        jd.models.mlp((5, width, width, 1), activation=jax.numpy.tanh), TASK, optax.adam(0.05), steps=20,
+        key=jax.random.key(seed), sampler=jd.minibatch(5), record=record,
+    )  # fmt: skip
+
 
 SCRIPT = textwrap.dedent(
     """
