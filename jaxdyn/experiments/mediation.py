@@ -35,6 +35,8 @@ Criteria, fixed before any run:
 The prediction of the last row is the line of y on a through the observations alone, so it is made without having seen an intervention; 0.2
 is a fifth of the test loss. M2 is about a linear model of observations; if alignment is the path, M2 direct and the residuals are zero.
 
+The cap is not the end of all spikes: a step that is sub-critical for its own batch may raise the loss of the other examples.
+
 Gess and Heydecker (arXiv 2603.10079) give an explicit criterion, the sign of a function G of kernel, rate and data, for SGD in this scaling
 to spike with high probability. Only the abstract could be read, which does not state G; nothing here compares with it.
 
@@ -374,6 +376,7 @@ def _draw(data: Any) -> Any:
             place.plot(*means, "os^D"[list(groups).index(group)], color=color, ms=6, label=group)
     axes[0, 1].set(xscale="symlog", yscale="log", xlabel="spikes", title=f"test loss at training loss {config.level:g}")
     axes[0, 2].set(xscale="log", yscale="log", xlabel="1 − AGOP alignment", title="the same against alignment")
+    axes[0, 2].xaxis.set_minor_formatter("")
     for place in axes[0]:
         place.legend(loc="best")
     page.suptitle(
