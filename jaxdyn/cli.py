@@ -17,6 +17,8 @@ EXPERIMENTS = {
     "width": "wide networks against their Taylor models and the infinite-width NTK, on real images",
     "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
     "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
+    "catapult": "the catapult phase of quadratic models and their networks: phases, boundaries, peaks, final curvature",
+    "flatness": "large rates end in flat minima: curvature and test accuracy against the rate, at fixed steps and fixed time",
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
 }
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
