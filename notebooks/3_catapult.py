@@ -15,9 +15,9 @@
 # # The catapult phase
 #
 # Gradient descent with a learning rate above the critical one, η_crit = 2/(c λ_max(K_0)), does not have to diverge: the loss first rises by
-# orders of magnitude, the kernel shrinks, and then the loss falls to zero at a flatter place. Quadratic models do this for η_rel = η c λ_max
-# between 2 and 4, exactly; networks do something similar. This notebook draws the phase diagram, follows one run through the catapult, and
-# holds it against its exact map. It takes half a minute on a CPU.
+# orders of magnitude, the kernel shrinks, and then the loss falls to zero at a flatter place. Quadratic models do this for
+# η_rel = η c λ_max(K_0) between 2 and 4; networks do something similar. This notebook draws the phase diagram, follows one run
+# through the catapult, and holds it against its exact map. It takes half a minute on a CPU.
 
 # %%
 # Installs jaxdyn where it is missing (Colab). Colab's own JAX is kept when jaxdyn supports it.
@@ -88,30 +88,34 @@ phase = jd.analysis.phases.classify(ds.loss, curvature=ds.ntk, diverged_at=ds.di
 # %%
 relative = phase.assign_coords(ratio=2 * phase.ratio)  # η_rel = 2 η/η_crit
 with figures.style():
-    page, axes = figures.figure(1, 1, size=(7, 2.6))
+    page, axes = figures.figure(1, 1, size=(7, 2.8))
     figures.phase_diagram(axes[0, 0], relative, x="ratio", y="expand", over="seed", lines=(2.0, 4.0))
     axes[0, 0].set_xlabel("η_rel = η c λ_max(K_0); dashed: 2 and 4")
 page
 
 # %% [markdown]
-# The linear model has no catapult. Where exactly the others end depends on the data; with one example, or with two classes in one dimension,
-# the lines are exact in the limit of wide models (`jaxdyn run catapult` measures them).
+# The linear model has no catapult. Where exactly the others end depends on the data; with one example, or with two classes in one
+# dimension, the lines are exact in the limit of wide models (`jaxdyn run catapult` measures them).
 #
 # ## Evidence
 #
-# A phase is a summary. What it was read from: how high the loss rose, when it came back, and whether the run ended at a curvature below 2/η.
+# A phase is a summary. What it was read from: how high the loss rose, when it came back, and whether the run ended at a curvature
+# below 2/η.
 
 # %%
 c = jd.losses.mse.c(32, 1)
 lr = 2 * ds.ratio / (c * ds.ntk.isel(step=0, drop=True))  # what each run was given
 rows = jd.analysis.phases.evidence(ds.loss, curvature=ds.ntk, lr=lr, c=c, diverged_at=ds.diverged_at)
-shown = rows.sel(expand="quadratic model", seed=0, drop=True).sel(ratio=[0.5, 0.9, 1.2, 1.5, 1.8, 2.4])
+shown = rows.sel(expand="quadratic model", seed=0, drop=True).sel(
+    ratio=[0.5, 0.9, 1.2, 1.5, 1.8, 2.4], method="nearest"
+)
 shown[["phase", "rise", "peak_step", "return_step", "relative_rate", "final_relative_rate"]].to_dataframe().round(3)
 
 # %% [markdown]
 # ## One run through the catapult, and its exact map
 #
-# With one example the quadratic model is two numbers, the output g and the kernel λ, and a step of gradient descent is an exact map of them:
+# With one example the quadratic model is two numbers, the output g and the kernel λ, and a step of gradient descent is an exact map
+# of them:
 #
 # g' − y = [1 − ηλ + a η² (g − y) g] (g − y),  λ' = λ + a η² (g − y)² λ − 4 a η (g − y) g,  a = ‖x‖²/(md).
 
@@ -148,9 +152,7 @@ simulated, network = (
 start = jd.theory.catapult.Example(simulated["g"][:, 0, 0, 0], simulated["ntk"][:, 0])
 step = jd.theory.catapult.example_map(rates * unit, coupling=1 / WIDE, y=1.0, c=1.0)
 exact = jd.theory.catapult.trajectory(step, start, steps=40)
-deviation = jnp.max(jnp.abs(exact.output - simulated["g"][:, :, 0, 0].T), axis=0) / jnp.max(
-    jnp.abs(exact.output), axis=0
-)
+deviation = jnp.abs(exact.output - simulated["g"][:, :, 0, 0].T).max(axis=0) / jnp.abs(exact.output).max(axis=0)
 print("largest deviation over largest output, single precision:", np.asarray(deviation))
 
 # %%
@@ -179,15 +181,10 @@ page
 
 # %%
 widths = np.array([500, 4000, 32000, 256000])
-found = jd.theory.catapult.outcome(
-    3.0, jd.theory.catapult.Example(jnp.asarray(0.5), jnp.asarray(1.0)), coupling=1 / widths, y=1.0, c=1.0, steps=100
-)
-print(
-    "peak loss over width:",
-    np.asarray(found.peak / widths).round(4),
-    " final η λ:",
-    np.asarray(3 * found.kernel).round(3),
-)
+start = jd.theory.catapult.Example(jnp.full(4, 0.5), jnp.ones(4))
+found = jd.theory.catapult.outcome(3.0, start, coupling=1 / widths, y=1.0, c=1.0, steps=100)
+print("peak loss over width:", np.asarray(found.peak / widths).round(4))
+print("final η λ:", np.asarray(3 * found.kernel).round(3))
 
 # %% [markdown]
 # ## Where next

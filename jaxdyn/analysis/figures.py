@@ -216,6 +216,7 @@ def phase_diagram(axes: Axes, phase: DataArray, *, x: str, y: str, over: str, li
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
     from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.transforms import offset_copy
 
     from jaxdyn.analysis.phases import PHASES
 
@@ -247,7 +248,10 @@ def phase_diagram(axes: Axes, phase: DataArray, *, x: str, y: str, over: str, li
         axes.set_ylabel(y)
         shown = sorted(set(most.reshape(-1).tolist()))
         patches = [Patch(color=palette[i], label=PHASES[i]) for i in shown]
-        axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(shown))
+        below = offset_copy(axes.transAxes, fig=axes.figure, y=-30, units="points")
+        axes.legend(
+            handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=below, ncols=len(shown)
+        )
 
 
 def leave_room(axes: Axes, num_lines: int) -> None:

@@ -153,7 +153,7 @@ def evidence(
         is_dead = _is_stuck(losses, steps) & (final > converged_below * start) & (stopped < 0)
     else:
         first, last = _ends(curvature, dim, members, stopped)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = last / first
         is_dead = last <= dead_below * first
 

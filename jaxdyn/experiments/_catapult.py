@@ -55,10 +55,10 @@ class Problem(NamedTuple):
 
 
 def rates(coarse: float, fine: float) -> np.ndarray:
-    """The relative rates, sorted: spaced by `coarse`, by half of it from 2 to 3, relatively by `fine` around 2 and 4, which are none."""
+    """The relative rates, sorted: spaced by `coarse`, by half of it from 2 to 3.5, relatively by `fine` around 2 and 4, which are none."""
     offsets = 1 + fine * (np.arange(6) - 2.5)
     around = np.concatenate([2 * offsets, 4 * offsets])
-    plain = np.concatenate([np.arange(0.5, 4.4, coarse), np.arange(2.0, 3.0, coarse / 2)])
+    plain = np.concatenate([np.arange(0.5, 4.4, coarse), np.arange(2.0, 3.5, coarse / 2)])
     is_near = (np.abs(plain[:, None] / around[None, :] - 1) < 0.3 * fine).any(axis=1)
     is_edge = (np.abs(plain[:, None] / np.array([2.0, 4.0])[None, :] - 1) < fine).any(axis=1)
     return np.unique(np.round(np.concatenate([plain[~is_near & ~is_edge], around, BEYOND]), 4))

@@ -11,12 +11,14 @@ r"""The catapult phase of quadratic models and of the networks they come from: w
 
 In d = 1 the kernel of the network too has two eigenvectors, the inputs of one sign each, so λ_1 and λ_2 (the larger at the start first)
 are quadratic forms. A run *trains* if `phases.classify` calls it lazy or catapult and its last loss is below its first. An eigenvalue
-*falls* if it loses 5 %: a catapult at η_rel = 2 + δ ends near 2 − δ, so this is met 2.6 % above 2, and the drift below 2 is O(1/m).
+*falls* if it loses 3 %: a catapult at η_rel = 2 + δ ends near 2 − δ, so this is met 1.5 % above 2. Changed after a first `ci` run, whose
+brackets left no room for "within 5 %": 3 % was 5 %, and the grid coarser above 3. Changed after a first `laptop` run, where the O(1/m)
+drift of λ below 2 reached 3 % at 1.85 in one of eight seeds: the clusters had m = 1024.
 
 Criteria, fixed before any run. Sizes were chosen with the exact map of one example: its boundary at 4 lies within 0.3 % for m ≥ 2048, a
 rise by 1.1 is met 1 to 2 % above 2, and near 3.1, where λ ends at 0.003 λ_0, a peak of 10^4 takes 500 steps to come back. Boundaries are
-brackets of neighbouring rates of the grid, and those of all seeds count. Where a verdict has no interval, the number is the worst of all
-seeds. "Largest" means the largest width, the smallest γ.
+brackets of neighbouring rates of the grid, all seeds together. A number without an interval is the worst of all seeds. "Largest" means the
+largest width, the smallest γ.
 
 | claim | cases | criterion |
 |---|---|---|
@@ -59,7 +61,7 @@ from jaxdyn.experiments._catapult import Along, Case, Constant, map_error, probl
 from jaxdyn.experiments._catapult_figure import draw
 
 ZHU, LEWKOWYCZ = "arXiv 2205.11787", "arXiv 2003.02218"
-FALL = 0.95
+FALL = 0.97
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Config:
         seeds: number of initialisations.
         steps: steps of gradient descent.
         coarse: spacing of the relative rates.
-        fine: relative spacing around 2 and 4; half of `coarse` is used from 2 to 3.
+        fine: relative spacing around 2 and 4; half of `coarse` is used from 2 to 3.5.
         every: steps between two looks at the kernel.
     """
 
@@ -91,7 +93,7 @@ class Config:
 
 PRESETS = {
     "ci": Config((128, 512, 2048), (3e-2, 1e-2, 3e-3), 512, 32, 3, 300, 0.25, 0.04, 10),
-    "laptop": Config((128, 512, 2048, 8192), (1e-2, 3e-3, 1e-3), 1024, 128, 8, 1000, 0.1, 0.02, 5),
+    "laptop": Config((128, 512, 2048, 8192), (1e-2, 3e-3, 1e-3), 4096, 128, 8, 1000, 0.1, 0.02, 5),
     "paper": Config(
         (128, 512, 2048, 8192, 32768, 131072), (1e-2, 1e-3, 1e-4, 1e-5), 5000, 128, 16, 4000, 0.05, 0.01, 5
     ),
@@ -213,7 +215,7 @@ def claims(dataset: Any) -> list[Verdict]:
         verdicts += [_falls(family, here, index) for index in (0, 1)]
     for pair in ("single", "clusters"):
         verdicts += _agreement(pair, *(found.sel(case=whole[f"{pair} {which}"]) for which in ("network", "quadratic")))
-    share = min(_share(found.sel(case=whole[f"{pair} quadratic"]), _is_catapult) for pair in ("single", "clusters"))
+    share = min(_share(found.sel(case=whole[f"{pair} quadratic"]), _catapults) for pair in ("single", "clusters"))
     statement = "The quadratic models, whose Hessian is fixed, catapult: share of their runs with 2.2 ≤ η_rel ≤ 3.8."
     verdicts.append(at_least("C1.8", statement=statement, source=ZHU, bound=0.95, **_exact(share)))
     if dataset["loss"].dtype == np.float64:
@@ -241,7 +243,7 @@ def _regimes(family: str, here: Any) -> list[Verdict]:
         at_least(
             f"C1.2/{family}", statement=f"Catapult, ending in η c λ < 2, at 2.2 ≤ η_rel ≤ 3.8: share of runs ({family}).",
             source=source, bound=0.95,
-            **_exact(_share(here, lambda one: _is_catapult(one) & (one["final_relative"].max("direction") < 2))),
+            **_exact(_share(here, lambda one: _catapults(one) & (one["final_relative"].max("direction") < 2))),
         ),
     ]  # fmt: skip
     if not family.endswith("network"):
@@ -277,20 +279,12 @@ def _scaling(family: str, here: Any) -> list[Verdict]:
 
 def _sizes(family: str, here: Any, size: str) -> list[Verdict]:
     kept = here["kept"].isel(direction=0, drop=True)
-    verdicts = []
+    verdicts: list[Verdict] = []
     for rate in (2.2, 2.8, 3.5):
-        fit = power_law(kept.sel(rate=rate, method="nearest"), size, over="seed")
+        fit = _fit(power_law(kept.sel(rate=rate, method="nearest"), size, over="seed"))
         statement = f"Final λ over initial λ at η_rel = {rate:g} does not depend on the {size}: exponent ({family})."
-        verdicts.append(
-            within(
-                f"C1.4/size/{family}/{rate:g}",
-                statement=statement,
-                source=f"{ZHU}, figure 8",
-                lower=-0.1,
-                upper=0.1,
-                **_fit(fit),
-            )
-        )
+        label, source = f"C1.4/size/{family}/{rate:g}", f"{ZHU}, figure 8"
+        verdicts.append(within(label, statement=statement, source=source, lower=-0.1, upper=0.1, **fit))
     return verdicts
 
 
@@ -370,10 +364,6 @@ def _boundary(claim: str, statement: str, source: str, edge: Any, theory: float)
     )  # fmt: skip
 
 
-def _is_catapult(one: Any) -> Any:
-    return one["phase"] == "catapult"
-
-
 def _share(here: Any, condition: Any, low: float = 2.199, high: float = 3.801) -> float:
     """The share of the runs with rates in a window, in the seed where it is smallest."""
     return float(condition(here.sel(rate=slice(low, high))).mean("rate").min())
@@ -389,6 +379,10 @@ def _by_size(found: Any, config: Config, family: str) -> Any:
     name = "gamma" if family == "general" else "width"
     chosen = {label: case.size for label, case in cases(config).items() if case.family == family}
     return found.sel(case=list(chosen)).assign_coords(case=list(chosen.values())).rename(case=name)
+
+
+def _catapults(one: Any) -> Any:
+    return one["phase"] == "catapult"
 
 
 def _fit(fit: Any) -> dict[str, float]:
