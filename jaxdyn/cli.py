@@ -18,6 +18,8 @@ EXPERIMENTS = {
     "width": "wide networks against their Taylor models and the infinite-width NTK, on real images",
     "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
     "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
+    "catapult": "the catapult phase of quadratic models and their networks: phases, boundaries, peaks, final curvature",
+    "flatness": "large rates end in flat minima: curvature and test accuracy against the rate, at fixed steps and fixed time",
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
     "subspace": "where a catapult happens: the loss in the kernel's top eigenspace and outside it",
     "generalization": "test loss against learning rate: networks, their linear and quadratic models",

@@ -5,7 +5,7 @@ of Okabe and Ito, which readers with any colour vision can tell apart. In a note
 expression of a cell once `%matplotlib inline` has run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,6 +195,63 @@ def curves(
         axes.set_xlabel(x)
         if hue is not None:
             axes.legend(title=hue, title_fontsize=STYLE["legend.fontsize"])
+
+
+def phase_diagram(axes: Axes, phase: DataArray, *, x: str, y: str, over: str, lines: Sequence[float] = ()) -> None:
+    """The phases of `phases.classify` in the plane of two axes: a cell has the colour of the phase most members are in.
+
+    A cell in which fewer than nine tenths of the members agree is pale. Cells reach half-way to the next, on a logarithmic abscissa.
+
+    Args:
+        axes: where.
+        phase: strings, with the dimensions `x`, `y` and `over` only.
+        x: dimension along the abscissa, positive and sorted, such as the relative learning rate.
+        y: dimension along the ordinate; its labels are written beside the rows, the first at the bottom.
+        over: dimension of the members.
+        lines: abscissas of dashed lines, such as 2 and 4.
+
+    Raises:
+        ValueError: for an array with other dimensions.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.transforms import offset_copy
+
+    from jaxdyn.analysis.phases import PHASES
+
+    if set(phase.dims) != {x, y, over}:
+        raise ValueError(
+            f"The phases have the dimensions {tuple(phase.dims)}, but `x`, `y` and `over` name {(x, y, over)}."
+        )
+    values = phase.transpose(y, x, over).values  # [y, x, s]
+    share = np.stack([(values == name).mean(axis=-1) for name in PHASES])  # [phases, y, x]
+    most = share.argmax(axis=0)
+    palette = np.array([to_rgb(color) for color in (COLORS[0], COLORS[4], COLORS[1], COLORS[6], "#c8c8c8")])
+    colors = palette[most]
+    colors = np.where((share.max(axis=0) < 0.9)[..., None], 0.5 * colors + 0.5, colors)
+    at = np.log(np.asarray(phase[x].values, dtype=float))
+    inner = (at[1:] + at[:-1]) / 2
+    edges = np.exp(np.concatenate([[2 * at[0] - inner[0]], inner, [2 * at[-1] - inner[-1]]]))
+    with style():
+        axes.pcolormesh(edges, np.arange(len(values) + 1) - 0.5, colors)
+        axes.set_xscale("log")
+        for line in lines:
+            axes.axvline(line, color="black", ls="--", lw=1.0)
+        ticks = sorted({*lines, *(t for t in (0.5, 1, 2, 4, 8, 16, 32) if edges[0] <= t <= edges[-1])})
+        axes.set_xticks(ticks)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_yticks(range(len(values)), [str(label) for label in phase[y].values.tolist()])
+        axes.grid(visible=False)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        shown = sorted(set(most.reshape(-1).tolist()))
+        patches = [Patch(color=palette[i], label=PHASES[i]) for i in shown]
+        below = offset_copy(axes.transAxes, fig=axes.figure, y=-30, units="points")
+        axes.legend(
+            handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=below, ncols=len(shown)
+        )
 
 
 def leave_room(axes: Axes, num_lines: int) -> None:

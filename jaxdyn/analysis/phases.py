@@ -21,7 +21,7 @@ References:
     Lewkowycz et al., arXiv 2003.02218, section 2. Zhu et al., arXiv 2205.11787, theorems 1, 4 and 5.
 """
 
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat
 
 import numpy as np
 
@@ -153,7 +153,7 @@ def evidence(
         is_dead = _is_stuck(losses, steps) & (final > converged_below * start) & (stopped < 0)
     else:
         first, last = _ends(curvature, dim, members, stopped)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = last / first
         is_dead = last <= dead_below * first
 
@@ -184,6 +184,55 @@ def evidence(
     found = xr.Dataset({k: (members.dims, v) for k, v in columns.items()}, coords=members.coords, attrs=attrs)
     found["phase"].attrs.update(attrs, dead_by="loss" if curvature is None else "curvature")
     return found
+
+
+class Bracket(NamedTuple):
+    """Where something begins along a coordinate.
+
+    Attributes:
+        low: the last value before; −∞ where it holds from the first.
+        high: the first value where it holds; ∞ where it never does.
+    """
+
+    low: Any
+    high: Any
+
+
+def bracket(condition: DataArray, *, dim: str, above: SupportsFloat = -np.inf) -> Bracket:
+    """The *first* value of a coordinate at which a condition holds, and the one before: what a grid knows of a boundary.
+
+    Args:
+        condition: booleans with the dimension `dim`, any others; such as `phase == "divergent"`.
+        dim: dimension with a sorted numeric coordinate, such as the learning rate.
+        above: values up to here are left out.
+
+    Returns:
+        The two values, without `dim`.
+
+    Raises:
+        ValueError: for a missing dimension, or a coordinate that is not sorted.
+
+    Example:
+        >>> import xarray as xr
+        >>> phase = xr.DataArray(["lazy", "lazy", "catapult"], dims="rate", coords={"rate": [1.9, 1.98, 2.02]})
+        >>> found = bracket(phase != "lazy", dim="rate")
+        >>> float(found.low), float(found.high)
+        (1.98, 2.02)
+    """
+    if dim not in condition.dims or dim not in condition.coords:
+        raise ValueError(f"The condition has no dimension `{dim}` with a coordinate, only {tuple(condition.dims)}.")
+    along = condition.transpose(..., dim)
+    along = along.isel({dim: np.asarray(along[dim].values, dtype=float) > float(above)})
+    x = np.asarray(along[dim].values, dtype=float)
+    if len(x) == 0 or not np.all(np.diff(x) > 0):
+        raise ValueError(
+            f"The values of `{dim}` above {float(above):g} must be some and in order, but are {x.tolist()}."
+        )
+    holds = np.asarray(along.values, bool)
+    first = np.where(holds.any(axis=-1), holds.argmax(axis=-1), len(x))
+    low, high = np.append(-np.inf, x)[first], np.append(x, np.inf)[first]
+    members = along.isel({dim: 0}, drop=True)
+    return Bracket(members.copy(data=low), members.copy(data=high))
 
 
 def _steps(loss: Any, dim: str) -> np.ndarray:

@@ -130,3 +130,26 @@ def test_a_graph_shows_vertices_edges_and_in_degrees():
     assert sum(bar.get_height() for bar in right.patches) == 61  # vertices beyond the first layer
     named = figures.graph(graphs.graph((["x", "x", "a"], ["a", "y", "y"])))
     assert {text.get_text() for text in named.axes[0].texts} == {"x", "a", "y"}
+
+
+def test_a_phase_diagram_colours_every_cell_by_its_majority():
+    names = [["lazy"] * 10 + ["catapult"] * 10, ["lazy"] * 5 + ["catapult"] * 4 + ["divergent"] * 11]
+    rows = [[names[0], names[1]], [["catapult"] * 20, ["divergent"] * 20], [["catapult"] * 20, ["dead"] * 20]]
+    phase = xr.DataArray(
+        rows, dims=("rate", "width", "seed"), coords={"rate": [1.0, 3.0, 9.0], "width": [8, 64]},
+    )  # fmt: skip
+    _, axes = figures.figure()
+    figures.phase_diagram(axes[0, 0], phase, x="rate", y="width", over="seed", lines=(2.0, 4.0))
+    (mesh,) = axes[0, 0].collections
+    colors = np.asarray(mesh.get_array()).reshape(2, 3, 3)  # [width, rate, rgb]
+    np.testing.assert_array_equal(colors[0, 1], colors[0, 2])  # both catapult
+    orange = np.array(matplotlib.colors.to_rgb(figures.COLORS[1]))
+    np.testing.assert_allclose(colors[1, 1], orange)
+    np.testing.assert_allclose(colors[1, 0], 0.5 * orange + 0.5)  # eleven of twenty: pale
+    assert not colors[1, 2].any()
+    assert sorted(float(line.get_xdata()[0]) for line in axes[0, 0].lines) == [2.0, 4.0]
+    edges = mesh.get_coordinates()[0, :, 0]
+    np.testing.assert_allclose(edges, 3.0 ** np.array([-0.5, 0.5, 1.5, 2.5]))
+    assert [label.get_text() for label in axes[0, 0].get_yticklabels()] == ["8", "64"]
+    with pytest.raises(ValueError, match="dimensions"):
+        figures.phase_diagram(axes[0, 0], phase.isel(seed=0), x="rate", y="width", over="seed")

@@ -192,3 +192,26 @@ def test_a_run_that_was_stopped_is_judged_by_what_it_recorded():
     found = phases.evidence(loss, curvature=kernel, lr=1.0, stopped_at=stopped)
     assert found.final_relative_rate.values.tolist() == [1.0, 1.0, 1.0, 2.0]
     assert found.final.values.tolist()[:2] == [0.2, 0.1]
+
+
+def test_a_bracket_is_the_first_value_at_which_a_condition_holds():
+    holds = xr.DataArray(
+        [[False, False, True, False], [True, True, True, True], [False] * 4], dims=("seed", "rate"),
+        coords={"rate": [1.0, 2.0, 3.0, 4.0], "seed": [5, 6, 7]},
+    )  # fmt: skip
+    found = phases.bracket(holds, dim="rate")
+    assert found.low.values.tolist() == [2.0, -np.inf, 4.0]
+    assert found.high.values.tolist() == [3.0, 1.0, np.inf]
+    assert found.low.seed.values.tolist() == [5, 6, 7]
+    above = phases.bracket(holds.T, dim="rate", above=3.0)
+    assert above.high.values.tolist() == [np.inf, 4.0, np.inf]
+
+
+def test_a_bracket_needs_a_sorted_coordinate():
+    holds = xr.DataArray([True, False], dims="rate", coords={"rate": [2.0, 1.0]})
+    with pytest.raises(ValueError, match="in order"):
+        phases.bracket(holds, dim="rate")
+    with pytest.raises(ValueError, match="in order"):
+        phases.bracket(holds.sortby("rate"), dim="rate", above=2.0)
+    with pytest.raises(ValueError, match="no dimension `step`"):
+        phases.bracket(holds, dim="step")
