@@ -17,6 +17,8 @@ EXPERIMENTS = {
     "width": "wide networks against their Taylor models and the infinite-width NTK, on real images",
     "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
     "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
+    "agop": "batch size and catapults against spikes, AGOP alignment and test loss, on polynomials and real images",
+    "spikes": "spikes of the training loss: the kernel's top eigenspace, super-critical batches, λ_max across them",
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
 }
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
@@ -142,6 +144,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))
     verdicts = experiment.claims(dataset)
+    _print_summary(experiment, dataset)
     _print_verdicts(verdicts)
     written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"))
     print(f"\nfigure:   {figure}\nverdicts: {written}\ndataset:  {store}   (xarray.open_zarr({str(store)!r}))")
@@ -187,7 +190,9 @@ def _show(options: argparse.Namespace, _: list[str]) -> int:
     print(f"\n{done} of {total} members done")
     name = dataset.attrs.get("experiment")
     if name in EXPERIMENTS and done == total:
-        _print_verdicts(importlib.import_module(f"jaxdyn.experiments.{name}").claims(dataset))
+        experiment = importlib.import_module(f"jaxdyn.experiments.{name}")
+        _print_summary(experiment, dataset)
+        _print_verdicts(experiment.claims(dataset))
     return 0
 
 
@@ -258,6 +263,25 @@ def _write_verdicts(verdicts: Sequence[Any], attrs: Any, path: Path) -> Path:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     path.write_text(json.dumps({"date": today, "verdicts": found, "attributes": attrs}, indent=2, default=str) + "\n")
     return path
+
+
+def _print_summary(experiment: Any, dataset: Any) -> None:
+    """The table of measurements of an experiment that has one."""
+    if not hasattr(experiment, "summary"):
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    heading, *rows = experiment.summary(dataset)
+    table = Table(title="Means over seeds [95 % interval]", title_justify="left")
+    for column in heading:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
 
 
 def _print_verdicts(verdicts: Sequence[Any]) -> None:
