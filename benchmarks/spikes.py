@@ -1,4 +1,4 @@
-"""Do minibatch steps of an ensemble run at the machine's speed, and how long does the batch-size experiment take?
+"""Do minibatch steps of an ensemble run at half the machine's matmul rate, and what does it cost to watch the full loss?
 
 y = x_1 x_2 in 50 dimensions, n = 1000, two-layer ReLU networks of width 512, eight seeds, plain SGD in a sweep, with nothing recorded but
 the first loss. Flops are 2 × the multiplications of the two products with the first weights, forward and backward; the rest of a step

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxdyn.analysis import figures, spikes
+from jaxdyn.analysis.scaling import mean_interval
 from jaxdyn.experiments import agop
 
 
@@ -72,7 +73,7 @@ def _against(axes: Any, found: Any, variants: list[str], x: list[int], name: str
         for index, task in enumerate(config.tasks):
             color = figures.COLORS[index]
             values = found[quantity].sel(task=task, variant=variants).transpose("variant", "seed").values
-            cells = [agop.interval(row) for row in values]
+            cells = [interval(row) for row in values]
             middle, low, high = (np.array(one) for one in zip(*cells, strict=True))
             place.errorbar(
                 x, middle, yerr=[middle - low, high - middle], color=color, marker="o", ms=3.5, capsize=2, lw=1.2, label=task
@@ -107,6 +108,15 @@ def rows(found: Any, config: Any) -> list[tuple[str, ...]]:
                     values = scale * here[name].sel(variant=variant)
                     if "reference" in values.dims:
                         values = values.mean("reference")
-                    cells.append("{:.3g} [{:.3g}, {:.3g}]".format(*agop.interval(values.values)))
+                    cells.append("{:.3g} [{:.3g}, {:.3g}]".format(*interval(values.values)))
                 table.append((f"{task}, {budget}", variant, *cells))
     return table
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95 % interval of the members that have a value; NaN for fewer than two."""
+    sample = values[np.isfinite(values)]
+    if len(sample) < 2:
+        return (np.nan, np.nan, np.nan)
+    one = mean_interval(sample)
+    return (one.mean, one.low, one.high)

@@ -370,15 +370,6 @@ def summary(dataset: Any) -> list[tuple[str, ...]]:
     return _agop_figure.rows(measures(dataset), _config(dataset))
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95 % interval of the members that have a value; NaN for fewer than two."""
-    sample = values[np.isfinite(values)]
-    if len(sample) < 2:
-        return (np.nan, np.nan, np.nan)
-    one = mean_interval(sample)
-    return (one.mean, one.low, one.high)
-
-
 def figure(dataset: Any) -> Any:
     """Two runs with their spikes, subspaces, kernel and alignment on one time axis each, and what batch size and catapults do."""
     from jaxdyn.experiments import _agop_figure

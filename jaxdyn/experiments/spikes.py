@@ -97,7 +97,7 @@ class Config:
 
 PRESETS = {
     "ci": Config(("fully connected",), (8,), 8, 32, 128, 0.9, 1.5, 1.4, 0.2, 2, 120),
-    "laptop": Config(("fully connected", "convolutional"), (8, 16, 32), 8, 128, 256, 0.9, 1.5, 1.4, 0.2, 3, 400),
+    "laptop": Config(("fully connected", "convolutional"), (8, 32, 64), 8, 128, 256, 0.9, 1.5, 1.4, 0.2, 3, 400),
     "paper": Config(NETWORKS, (8, 16, 32, 64), 16, 256, 2048, 0.9, 1.5, 1.4, 0.2, 4, 2000),
 }
 
