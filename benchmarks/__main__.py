@@ -5,7 +5,7 @@ import importlib
 import os
 from pathlib import Path
 
-NAMES = ("ensemble", "ntk", "curvature", "infinite", "dag", "catapult")
+NAMES = ("ensemble", "ntk", "curvature", "infinite", "dag", "catapult", "spikes")
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     if options.install_peers:
         os.environ["JAXDYN_INSTALL_PEERS"] = "1"
     os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
-    if options.name in ("ensemble", "catapult"):
+    if options.name in ("ensemble", "catapult", "spikes"):
         import jaxdyn
 
         jaxdyn.ensemble.use_cores()

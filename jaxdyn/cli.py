@@ -20,6 +20,8 @@ EXPERIMENTS = {
     "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
     "catapult": "the catapult phase of quadratic models and their networks: phases, boundaries, peaks, final curvature",
     "flatness": "large rates end in flat minima: curvature and test accuracy against the rate, at fixed steps and fixed time",
+    "agop": "batch size and catapults against spikes, AGOP alignment and test loss, on polynomials and real images",
+    "spikes": "spikes of the training loss: the kernel's top eigenspace, super-critical batches, λ_max across them",
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
     "subspace": "where a catapult happens: the loss in the kernel's top eigenspace and outside it",
     "generalization": "test loss against learning rate: networks, their linear and quadratic models",
@@ -190,6 +192,9 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     tables.print_verdicts(verdicts)
     preset = options.preset if is_preset else f"{options.preset}, changed"
     written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"), preset)
+    _print_summary(experiment, dataset)
+    _print_verdicts(verdicts)
+    written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"))
     print(f"\nfigure:   {figure}\nverdicts: {written}\ndataset:  {store}   (xarray.open_zarr({str(store)!r}))")
     print(f"{time.monotonic() - began:.0f} s")
     return 0
@@ -269,6 +274,9 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
     options.output.write_text(page, encoding="utf-8")
     size = len(page.encode()) / 1e6
     print(f"{options.output}: {len(runs)} {'store' if len(runs) == 1 else 'stores'}, {size:.1f} MB")
+        experiment = importlib.import_module(f"jaxdyn.experiments.{name}")
+        _print_summary(experiment, dataset)
+        _print_verdicts(experiment.claims(dataset))
     return 0
 
 
@@ -340,3 +348,40 @@ def _write_verdicts(verdicts: Sequence[Any], attrs: Any, path: Path, preset: str
     written = {"date": now, "preset": preset, "verdicts": found, "attributes": attrs}
     path.write_text(json.dumps(written, indent=2, default=str) + "\n")
     return path
+
+
+def _print_summary(experiment: Any, dataset: Any) -> None:
+    """The table of measurements of an experiment that has one."""
+    if not hasattr(experiment, "summary"):
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    heading, *rows = experiment.summary(dataset)
+    table = Table(title="Means over seeds [95 % interval]", title_justify="left")
+    for column in heading:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+def _print_verdicts(verdicts: Sequence[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxdyn.analysis import claims
+
+    table = Table(title="Verdicts", title_justify="left")
+    for column in claims.COLUMNS:
+        table.add_column(column, overflow="fold")
+    style = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
+    for one, row in zip(verdicts, claims.table(verdicts), strict=True):
+        table.add_row(*row, style=style[one.verdict])
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)

@@ -1,6 +1,7 @@
 """Published phenomena, one module each: `Config`, `PRESETS`, `run`, `claims`, `figure`, on the public API alone."""
 
 from jaxdyn.experiments import (
+    agop,
     breaking,
     catapult,
     dag,
@@ -10,11 +11,13 @@ from jaxdyn.experiments import (
     optimizers,
     pl,
     rfm,
+    spikes,
     subspace,
     width,
 )
 
 __all__ = [
+    "agop",
     "breaking",
     "catapult",
     "dag",
@@ -24,6 +27,7 @@ __all__ = [
     "optimizers",
     "pl",
     "rfm",
+    "spikes",
     "subspace",
     "width",
 ]

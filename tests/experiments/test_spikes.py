@@ -1,0 +1,133 @@
+"""The spikes experiment: its kernel probe is that of the library, and its verdicts follow the data."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import jaxdyn as jd
+from jaxdyn.experiments import spikes
+
+TOY = spikes.Config(("fully connected",), (4,), 3, 12, 16, 0.9, 1.5, 1.4, 0.3, 1, 10)
+FAKE = dataclasses.replace(TOY, seeds=5, raises=2, steps=80)
+
+
+def _made_up(share=0.98, growth=1.2, fall=0.8, is_rare=True, jumps=True):
+    """Two spikes a run, with a given share of the top, growth of the rest and fall of λ_max; batches before them super-critical."""
+    names = list(spikes.descents(FAKE))
+    steps, seeds = np.arange(FAKE.steps + 1), np.arange(FAKE.seeds)
+    shape = (1, len(names), FAKE.seeds, len(steps))
+    loss, rest = np.full(shape, 0.5), np.full(shape, 0.1)
+    norm = np.broadcast_to(np.where(steps < 22, 1.0, np.where(steps < 52, fall, fall**2)), shape).copy()
+    critical = np.full(shape, 2.0)
+    critical[..., 5::10] = 0.5  # super-critical batches without consequences
+    noise = 1 + 0.01 * np.random.default_rng(0).normal(size=FAKE.seeds)[None, None, :]
+    for start in (20, 50):
+        loss[..., start : start + 3] = 5.0
+        loss[..., start + 1] = 8.0
+        rest[..., start : start + 3] = ((0.1 * growth) * noise)[..., None]
+        top = loss[..., start + 1]
+        rest[..., start + 1] = top * (1 - share * (1 + 0.001 * (noise - 1))) if growth is None else rest[..., start + 1]
+        critical[..., start - 1 : start + 1] = 0.5 if jumps else 2.0
+    if not is_rare:
+        critical[...] = 0.5
+    top = np.repeat((loss - rest)[..., None], len(spikes.SUBSPACES), axis=-1)
+    dims = ("network", "descent", "seed")
+    curvatures = np.full((*shape[:3], 1, 2), np.nan)
+    curvatures[:, 1, :, 0, :] = np.array([4.0, 4.0 * fall]) * noise[0, 0, :, None]
+    return xr.Dataset(
+        {
+            "loss": ((*dims, "step"), loss),
+            "kernel_top": ((*dims, "step", "subspace"), top),
+            "kernel_norm": ((*dims, "step"), norm * noise[..., None]),
+            "critical_rate": ((*dims, "step"), np.where(np.arange(3)[None, :, None, None] < 2, np.nan, critical)),
+            "learning_rate": ((*dims, "start"), np.ones((*shape[:3], 1))),
+            "curvatures": ((*dims, "end", "raise"), curvatures),
+            "diverged_at": (dims, np.full(shape[:3], -1)),
+        },
+        coords={"network": ["fully connected"], "descent": names, "seed": seeds, "step": steps},
+        attrs={"config": json.dumps(dataclasses.asdict(FAKE))},
+    )
+
+
+def _verdicts(**options):
+    return {one.id.replace("fully connected/", ""): one for one in spikes.claims(_made_up(**options))}
+
+
+def test_verdicts_follow_the_data():
+    found = _verdicts()
+    assert {str(one.verdict) for one in found.values()} == {"supported"}, [str(one) for one in found.values()]
+    np.testing.assert_allclose(found["C2.1/catapult"].estimate, 1 - 0.12 / 8, rtol=1e-3)
+    np.testing.assert_allclose(found["C2.1b/b=4"].estimate, 1.2, rtol=1e-2)
+    np.testing.assert_allclose(found["C2.2c/b=4"].estimate, np.log(0.8), rtol=1e-2)
+    np.testing.assert_allclose(found["C2.3b/raised/2"].estimate, np.log(0.8), rtol=1e-2)
+
+
+def test_each_claim_can_fail():
+    found = _verdicts(growth=20.0, fall=1.3, jumps=False)
+    for claim in ("C2.1/catapult", "C2.1b/b=4", "C2.2/b=4", "C2.2b/b=4", "C2.2c/b=4", "C2.3/raised", "C2.3b/raised/2"):
+        assert str(found[claim].verdict) == "not supported", found[claim]
+
+
+def test_super_critical_claims_are_measured_by_counting():
+    """Of 80 steps 8 are super-critical without a jump and 4 with one: 0.5 → 5 → 8, twice. No other step jumps."""
+    found = _verdicts()
+    np.testing.assert_allclose(found["C2.2/b=4"].estimate, 4 / 12 - 0 / 68, atol=1e-9)
+    assert "15.0% of the steps" in found["C2.2/b=4"].statement
+    always = _verdicts(is_rare=False)["C2.2/b=4"]
+    assert str(always.verdict) == "inconclusive"  # no other steps to compare with
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return spikes.run(TOY, store=tmp_path_factory.mktemp("spikes") / "toy.zarr").load()
+
+
+def test_the_kernel_probe_is_that_of_the_library(toy):
+    task = jd.tasks.digits(classes=(3, 8), n=12, n_test=0, shape=(8, 8, 1))
+    model = spikes.model_of(TOY, "fully connected")
+    params = model.init(jax.random.key(1))
+    here = toy.sel(network="fully connected", descent="b=4", seed=1).isel(step=0)
+    kernel = jd.geometry.ntk_blocks(model.apply, params, task.x)
+    residual = model.apply(params, task.x) - task.y
+    for position, num in enumerate(spikes.SUBSPACES):
+        expected = jd.geometry.subspace_loss(kernel, residual, num).top
+        np.testing.assert_allclose(here.kernel_top.isel(subspace=position), expected, rtol=1e-3)
+    np.testing.assert_allclose(here.kernel_norm, jd.geometry.kernel_norm(kernel), rtol=1e-4)
+    np.testing.assert_allclose(here.relative_rate, 1.8, rtol=1e-6)
+
+
+def test_every_descent_has_its_variables(toy):
+    assert np.isfinite(toy.loss).all()
+    assert np.isfinite(toy.critical_rate.sel(descent="b=4")).all()
+    assert toy.critical_rate.sel(descent="raised").isnull().all()
+    assert toy.curvatures.sel(descent="raised").shape == (1, 3, 1, 1)
+    np.testing.assert_allclose(toy.relative_rate.sel(descent="catapult"), 3.0, rtol=1e-6)
+
+
+def test_summary_and_figure_show_every_descent():
+    fake = _made_up()
+    heading, *rows = spikes.summary(fake)
+    assert [row[1] for row in rows] == ["catapult", "raised", "b=4"]
+    assert all(len(row) == len(heading) for row in rows)
+    assert all(axes.has_data() for axes in spikes.figure(fake).axes)
+
+
+@pytest.mark.parametrize("network", spikes.NETWORKS)
+def test_networks_take_the_images(network):
+    config = dataclasses.replace(TOY, width=32)
+    model = spikes.model_of(config, network)
+    x = jax.ShapeDtypeStruct((3, 8, 8, 1), float)
+    assert jax.eval_shape(model.apply, jax.eval_shape(model.init, jax.random.key(0)), x).shape == (3, 1)
+
+
+def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
+    function, _, vmap = spikes.ensemble(dataclasses.replace(spikes.PRESETS["paper"], num_train=64))
+    plan = jd.ensemble.plan(function, loop={"network": ["convolutional"], "descent": ["b=16"]}, vmap=vmap)
+    for traced in plan.programme(plan.cells[0]).traced:
+        for platform in ("cuda", "tpu"):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
