@@ -5,7 +5,7 @@ import importlib
 import os
 from pathlib import Path
 
-NAMES = ("ensemble", "ntk", "curvature", "infinite", "dag")
+NAMES = ("ensemble", "ntk", "curvature", "infinite", "dag", "quadratic")
 
 
 def main() -> None:

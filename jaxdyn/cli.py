@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
     "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
     "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
+    "rates": "the largest rate that trains, by depth, width, activation, data and optimizer; what quadratic models foretell",
 }
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
 

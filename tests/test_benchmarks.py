@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from benchmarks import curvature, dag, ensemble, infinite, ntk
+from benchmarks import curvature, dag, ensemble, infinite, ntk, quadratic
 
 
-@pytest.mark.parametrize("benchmark", [ensemble, ntk, curvature, infinite, dag], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "benchmark", [ensemble, ntk, curvature, infinite, dag, quadratic], ids=lambda module: module.__name__
+)
 @pytest.mark.filterwarnings("ignore")  # peers warn
 def test_benchmark_runs_at_toy_size(benchmark, tmp_path, capsys):
     benchmark.main(quick=True, path=tmp_path / "found.json")

@@ -1,5 +1,5 @@
 """Published phenomena, one module each: `Config`, `PRESETS`, `run`, `claims`, `figure`, on the public API alone."""
 
-from jaxdyn.experiments import breaking, dag, pl, width
+from jaxdyn.experiments import breaking, dag, pl, rates, width
 
-__all__ = ["breaking", "dag", "pl", "width"]
+__all__ = ["breaking", "dag", "pl", "rates", "width"]
