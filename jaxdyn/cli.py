@@ -28,6 +28,7 @@ EXPERIMENTS = {
     "rfm": "recursive feature machines and the feature ansatz: what kernels and networks learn to look at",
     "optimizers": "does AGOP alignment rank the test loss of optimizers, at equal steps and equal training loss",
     "mediation": "does AGOP alignment mediate what spikes do to the test loss: a regression and two interventions",
+    "rates": "the largest rate that trains, by depth, width, activation, data and optimizer; what quadratic models foretell",
 }
 """Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
 
@@ -189,12 +190,9 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))
     verdicts = experiment.claims(dataset)
-    tables.print_verdicts(verdicts)
+    tables.print_run(experiment, dataset, verdicts)
     preset = options.preset if is_preset else f"{options.preset}, changed"
     written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"), preset)
-    _print_summary(experiment, dataset)
-    _print_verdicts(verdicts)
-    written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"))
     print(f"\nfigure:   {figure}\nverdicts: {written}\ndataset:  {store}   (xarray.open_zarr({str(store)!r}))")
     print(f"{time.monotonic() - began:.0f} s")
     return 0
@@ -238,7 +236,8 @@ def _show(options: argparse.Namespace, _: list[str]) -> int:
     print(f"\n{done} of {total} members done")
     name = dataset.attrs.get("experiment")
     if name in EXPERIMENTS and done == total:
-        tables.print_verdicts(importlib.import_module(f"jaxdyn.experiments.{name}").claims(dataset))
+        experiment = importlib.import_module(f"jaxdyn.experiments.{name}")
+        tables.print_run(experiment, dataset, experiment.claims(dataset))
     return 0
 
 
@@ -274,9 +273,6 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
     options.output.write_text(page, encoding="utf-8")
     size = len(page.encode()) / 1e6
     print(f"{options.output}: {len(runs)} {'store' if len(runs) == 1 else 'stores'}, {size:.1f} MB")
-        experiment = importlib.import_module(f"jaxdyn.experiments.{name}")
-        _print_summary(experiment, dataset)
-        _print_verdicts(experiment.claims(dataset))
     return 0
 
 
@@ -348,40 +344,3 @@ def _write_verdicts(verdicts: Sequence[Any], attrs: Any, path: Path, preset: str
     written = {"date": now, "preset": preset, "verdicts": found, "attributes": attrs}
     path.write_text(json.dumps(written, indent=2, default=str) + "\n")
     return path
-
-
-def _print_summary(experiment: Any, dataset: Any) -> None:
-    """The table of measurements of an experiment that has one."""
-    if not hasattr(experiment, "summary"):
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    heading, *rows = experiment.summary(dataset)
-    table = Table(title="Means over seeds [95 % interval]", title_justify="left")
-    for column in heading:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(table)
-
-
-def _print_verdicts(verdicts: Sequence[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from jaxdyn.analysis import claims
-
-    table = Table(title="Verdicts", title_justify="left")
-    for column in claims.COLUMNS:
-        table.add_column(column, overflow="fold")
-    style = {"supported": "green", "not supported": "red", "inconclusive": "yellow"}
-    for one, row in zip(verdicts, claims.table(verdicts), strict=True):
-        table.add_row(*row, style=style[one.verdict])
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)

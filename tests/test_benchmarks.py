@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from benchmarks import catapult, curvature, dag, ensemble, infinite, ntk, spikes
+from benchmarks import catapult, curvature, dag, ensemble, infinite, ntk, quadratic, spikes
 
 
 @pytest.mark.parametrize(
-    "benchmark", [ensemble, ntk, curvature, infinite, dag, catapult, spikes], ids=lambda module: module.__name__
+    "benchmark",
+    [ensemble, ntk, curvature, infinite, dag, catapult, quadratic, spikes],
+    ids=lambda module: module.__name__,
 )
 @pytest.mark.filterwarnings("ignore")  # peers warn
 def test_benchmark_runs_at_toy_size(benchmark, tmp_path, capsys):

@@ -125,7 +125,7 @@ def advance(training: Training, state: State, times: Timetable | Sequence[int]) 
     if not isinstance(times, Timetable):
         times = _table_at(training, times)
     with jax.default_matmul_precision(training.precision):
-        return _Run(training).advance(state, times)
+        return _Run(training).on_fixed_data().advance(state, times)
 
 
 def train(training: Training) -> Trajectory:
@@ -200,11 +200,17 @@ def variables(training: Training, state: State) -> tuple[dict[str, Variable], ..
 class _Run:
     """The functions of one training, closed over its parts."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Training, apply: Apply | None = None) -> None:
         self.training = training
-        self.apply: Apply = training.expand(training.model.apply, training.params0)
+        self.apply = training.expand(training.model.apply, training.params0) if apply is None else apply
         self.optimizer = optax.with_extra_args_support(training.optimizer)
         self.batch_key = batch_key(training.key)
+
+    def on_fixed_data(self) -> "_Run":
+        """The same run; where all steps see the same inputs, what the function does with these and the anchor is done here."""
+        if self.training.sampler is not full_batch or not hasattr(self.apply, "on"):
+            return self
+        return _Run(self.training, self.apply.on(self.training.task.x))
 
     def batch(self, step: Any) -> tuple[Any, Any]:
         return self.training.sampler(self.training.task, self.batch_key, step)

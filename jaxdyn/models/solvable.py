@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from jaxdyn._typing import Apply, Expansion, Params
 from jaxdyn.models.assembly import Weights, signs
@@ -52,19 +52,13 @@ class TwoLayerReLU:
         """f(u, v; x), [n, 1]."""
         return self._output(jax.nn.relu(self._hidden(params["u"], x)), params["v"])
 
-    def frozen(self, params0: Any, fixed: Any = None) -> Apply:
-        """The same network with the gates it has at an anchor; those of `fixed` inputs are found once."""
+    def gates(self, params: Any, x: Float[Array, " n *d"]) -> Bool[Array, "n m"]:
+        """Which hidden units are open, [n, m]."""
+        return self._hidden(jax.lax.stop_gradient(params["u"]), x) > 0
 
-        def gates(x: Any) -> Any:
-            return self._hidden(jax.lax.stop_gradient(params0["u"]), x) > 0  # [n, m]
-
-        known = None if fixed is None else gates(fixed)
-
-        def apply(params: Any, x: Any) -> Any:
-            is_open = known if known is not None and x is fixed else gates(x)
-            return self._output(jnp.where(is_open, self._hidden(params["u"], x), 0.0), params["v"])
-
-        return apply
+    def gated(self, params: Any, x: Float[Array, " n *d"], gates: Bool[Array, "n m"]) -> Float[Array, "n 1"]:
+        """The network with given gates, [n, 1]."""
+        return self._output(jnp.where(gates, self._hidden(params["u"], x), 0.0), params["v"])
 
     def _hidden(self, u: Any, x: Any) -> Any:
         flat = _flat(x, self.dim)
@@ -72,6 +66,28 @@ class TwoLayerReLU:
 
     def _output(self, h: Any, v: Any) -> Any:
         return (h @ v) * jnp.asarray(inverse_sqrt(self.width), h.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenGates:
+    """The function of a two-layer ReLU network with its gates frozen.
+
+    Attributes:
+        network: the network.
+        params0: the anchor.
+    """
+
+    network: TwoLayerReLU
+    params0: Any
+
+    def __call__(self, params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n 1"]:
+        """g(u, v; x), [n, 1]."""
+        return self.network.gated(params, x, self.network.gates(self.params0, x))
+
+    def on(self, x: Float[Array, " n *d"]) -> Apply:
+        """The same function with the gates of fixed inputs found once, here; used where it is called with this very array."""
+        known = self.network.gates(self.params0, x)  # [n, m]
+        return lambda params, inputs: self.network.gated(params, x, known) if inputs is x else self(params, inputs)
 
 
 def two_layer_relu(dim: int, width: AnyWidth, *, weights: Weights = signs) -> Model:
@@ -129,14 +145,14 @@ def frozen_gates(apply: Apply, params0: Params) -> Apply:
     Raises:
         TypeError: for any other function.
     """
-    return _two_layer(apply).frozen(params0)
+    return FrozenGates(_two_layer(apply), params0)
 
 
 def frozen_gates_on(x: Float[Array, "n ..."]) -> Expansion:
-    """`frozen_gates` with the gates of fixed inputs found once, before the steps, and kept, [n, m].
+    """`frozen_gates` with the gates of fixed inputs found once, [n, m], where the expansion is made.
 
-    For full-batch training `expand=models.frozen_gates_on(task.x)`: a step then costs what a step of the network costs. The
-    gates are used where the function is called with this very array, and found anew for any other, so the function is the same.
+    `Training` does so by itself with `sampler=full_batch`; this is for loops of one's own. The gates are used where the function is
+    called with this very array, and found anew for any other, so the function is the same.
 
     Args:
         x: the array that the steps will see, [n, *d].
@@ -144,7 +160,7 @@ def frozen_gates_on(x: Float[Array, "n ..."]) -> Expansion:
     Returns:
         An expansion `(apply, params0) -> apply`; a `TypeError` from it for another function than that of `two_layer_relu`.
     """
-    return lambda apply, params0: _two_layer(apply).frozen(params0, x)
+    return lambda apply, params0: FrozenGates(_two_layer(apply), params0).on(x)
 
 
 def uv(width: AnyWidth) -> Model:

@@ -16,12 +16,14 @@ References:
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from jaxdyn import _tree
 from jaxdyn._typing import Apply, Expansion
+from jaxdyn.models import _staging
 
 
 def exact(apply: Apply, params0: Any) -> Apply:
@@ -51,28 +53,63 @@ def taylor(order: int) -> Expansion:
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:
         raise ValueError(f"The order of a Taylor expansion is a whole number of at least 0, but is {order!r}.")
 
-    def expand(apply: Apply, params0: Any) -> Apply:
-        def expanded(params: Any, x: Any) -> Any:
-            delta = _tree.sub(params, params0)
+    return lambda apply, params0: Expanded(apply, params0, order)
 
-            def derivatives(k: int) -> Any:
-                """The function `w -> (f, Df, …, D^k f)(w)` along δ."""
-                if k == 0:
-                    return lambda w: (apply(w, x),)
-                lower = derivatives(k - 1)
 
-                def upper(w: Any) -> Any:
-                    values, tangents = jax.jvp(lower, (w,), (delta,))
-                    return (*values, tangents[-1])
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """The function of a Taylor model.
 
-                return upper
+    Attributes:
+        network: the function that is expanded.
+        params0: the anchor.
+        order: k.
+    """
 
-            terms = derivatives(order)(params0)
-            return sum((term / math.factorial(j) for j, term in enumerate(terms[1:], start=1)), terms[0])
+    network: Apply
+    params0: Any
+    order: int
 
-        return expanded
+    def __call__(self, params: Any, x: Any) -> Any:
+        """f(w0; x) + … + D^k f(w0; x) / k!, [n, k]."""
+        leaves = [*jax.tree.leaves(self.params0), x, *self._delta(params)]
+        (value,) = _staging.call(self._traced(leaves), leaves)
+        return value
 
-    return expand
+    def on(self, x: Any) -> Apply:
+        """The same function with what depends on the anchor and on fixed inputs alone computed once, here.
+
+        Args:
+            x: the array that the steps will see, [n, *d].
+
+        Returns:
+            `(params, x) -> [n, k]`. What was computed is used where the function is called with this very array.
+        """
+        fixed = [*jax.tree.leaves(self.params0), x]
+        parts = _staging.split(self._traced([*fixed, *jax.tree.leaves(self.params0)]), len(fixed))
+        residuals = jax.jit(parts.known)(fixed)
+
+        def apply(params: Any, inputs: Any) -> Any:
+            if inputs is not x:
+                return self(params, inputs)
+            (value,) = parts.later(residuals, self._delta(params))
+            return value
+
+        return apply
+
+    def _delta(self, params: Any) -> list[Any]:
+        return jax.tree.leaves(_tree.sub(params, self.params0))
+
+    def _traced(self, leaves: list[Any]) -> Any:
+        """The expansion as a traced function of the leaves of w0, x and the leaves of δ."""
+        structure = jax.tree.structure(self.params0)
+
+        def expanded(*leaves: Any) -> Any:
+            params0, delta = (jax.tree.unflatten(structure, part) for part in _around(leaves))
+            terms = _derivatives(lambda w: self.network(w, leaves[len(leaves) // 2]), delta, self.order)(params0)
+            return (sum((term / math.factorial(j) for j, term in enumerate(terms[1:], start=1)), terms[0]),)
+
+        return _staging.merged(expanded, *leaves)
 
 
 def linear(apply: Apply, params0: Any) -> Apply:
@@ -83,3 +120,22 @@ def linear(apply: Apply, params0: Any) -> Apply:
 def quadratic(apply: Apply, params0: Any) -> Apply:
     """The quadratic model f + ∇f·δ + ½ δᵀH_f δ around w0 (arXiv 2205.11787, the NQM)."""
     return taylor(2)(apply, params0)
+
+
+def _derivatives(f: Any, delta: Any, order: int) -> Any:
+    """The function `w -> (f, Df, …, D^k f)(w)` along δ."""
+    if order == 0:
+        return lambda w: (f(w),)
+    lower = _derivatives(f, delta, order - 1)
+
+    def upper(w: Any) -> Any:
+        values, tangents = jax.jvp(lower, (w,), (delta,))
+        return (*values, tangents[-1])
+
+    return upper
+
+
+def _around(leaves: Any) -> tuple[Any, Any]:
+    """What stands before and behind the middle of an odd number of things."""
+    middle = len(leaves) // 2
+    return leaves[:middle], leaves[middle + 1 :]

@@ -78,18 +78,20 @@ def _while(jaxpr):
 
 
 def test_gates_of_fixed_inputs_are_found_before_the_steps():
-    """The loop over the steps has the products of the network and no more."""
+    """The loop over full-batch steps has the products of the network and no more; minibatches take one more, for their gates."""
     model, params0, x = _network()
     task = jd.tasks.from_arrays(x, x[:, :1])
 
-    def products(expand):
+    def products(expand, sampler=jd.full_batch):
         training = jd.Training(
-            model, task, optax.sgd(0.1), steps=5, key=jax.random.key(0), params0=params0, expand=expand
+            model, task, optax.sgd(0.1), steps=5, key=jax.random.key(0), params0=params0, expand=expand, sampler=sampler
         )
         whole = jax.make_jaxpr(lambda state: jd.dynamics.advance(training, state, [5])[0])(jd.dynamics.init(training))
         return str(_while(whole.jaxpr).params["body_jaxpr"]).count("dot_general[")
 
-    assert products(jd.models.frozen_gates_on(task.x)) == products(jd.exact) < products(jd.models.frozen_gates)
+    network = products(jd.exact)
+    assert products(jd.models.frozen_gates) == products(jd.models.frozen_gates_on(task.x)) == network
+    assert products(jd.models.frozen_gates, jd.minibatch(4)) == network + 1
 
 
 def test_other_networks_have_no_frozen_gates():
