@@ -89,7 +89,7 @@ def test_run_show_and_report_end_with_figure_dataset_verdicts_and_page(tmp_path,
         (["run", "width", "--store", "/proc/nothing/w.zarr", "--preset", "ci"], "nothing"),
     ],
 )
-def test_what_a_person_can_mend_ends_with_status_two_and_one_line(arguments, words, capsys):
+def test_what_a_person_can_mend_ends_with_status_two_and_one_line(arguments, words, measured, capsys):
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert words in error
