@@ -216,7 +216,7 @@ def phase_diagram(axes: Axes, phase: DataArray, *, x: str, y: str, over: str, li
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
     from matplotlib.ticker import FuncFormatter, NullLocator
-    from matplotlib.transforms import offset_copy
+    from matplotlib.transforms import ScaledTranslation
 
     from jaxdyn.analysis.phases import PHASES
 
@@ -248,7 +248,7 @@ def phase_diagram(axes: Axes, phase: DataArray, *, x: str, y: str, over: str, li
         axes.set_ylabel(y)
         shown = sorted(set(most.reshape(-1).tolist()))
         patches = [Patch(color=palette[i], label=PHASES[i]) for i in shown]
-        below = offset_copy(axes.transAxes, fig=axes.figure, y=-30, units="points")
+        below = axes.transAxes + ScaledTranslation(0.0, -30 / 72, axes.figure.dpi_scale_trans)
         axes.legend(
             handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=below, ncols=len(shown)
         )
