@@ -24,7 +24,7 @@ def draw(dataset: Any, config: Any) -> Any:
         _against(axes[:, -1], found, raised, [0, *config.catapults], "raises of the rate", config)
     page.suptitle(
         f"Spikes and features: width {config.width}, n = {config.num_train}, η = {config.rate:g} · 2/(c λ_max(K_0)), "
-        f"{config.seeds} seeds; right, all to a training loss below {config.target:g}"
+        f"{config.seeds} seeds; right, to equal training loss"
     )
     return page
 
@@ -52,7 +52,7 @@ def _run(axes: Any, data: Any, config: Any, variant: str) -> None:
     axes[0].set_yscale("log")
     axes[0].legend(loc="best", ncols=1)
     words = "gradient descent" if "raises" in variant else "stochastic descent"
-    axes[0].set_title(f"{config.tasks[0]}, {words}, {variant}: training loss")
+    axes[0].set_title(f"{config.tasks[0]}, {words}, {variant}")
     curvature = data["curvature"].dropna("trace_step")
     axes[1].plot(curvature["trace_step"], curvature, color=colors[3], lw=0.9)
     axes[1].set_title(f"λ_max(K) of {agop.TRACED} training examples")
@@ -108,7 +108,8 @@ def rows(found: Any, config: Any) -> list[tuple[str, ...]]:
                     values = scale * here[name].sel(variant=variant)
                     if "reference" in values.dims:
                         values = values.mean("reference")
-                    cells.append("{:.3g} [{:.3g}, {:.3g}]".format(*interval(values.values)))
+                    one = interval(values.values)
+                    cells.append("{:.3g} [{:.3g}, {:.3g}]".format(*one) if np.isfinite(one[0]) else "-")
                 table.append((f"{task}, {budget}", variant, *cells))
     return table
 

@@ -30,8 +30,12 @@ WIDTH, RATE, BATCH = 512, 1e-3, 128
 def monomial(config: Any, name: str) -> jd.Task:
     """The task rank-r."""
     rank, n = int(name.removeprefix("rank-")), config.num_train
-    dim = max(d for d in range(rank, n) if d == rank or math.comb(d + rank - 1, rank) <= 1.28 * n)
-    return jd.tasks.polynomial(jax.random.key(0), degree=rank, dim=dim, n=n, n_test=config.num_test)
+    return jd.tasks.polynomial(jax.random.key(0), degree=rank, dim=dimension(rank, n), n=n, n_test=config.num_test)
+
+
+def dimension(rank: int, n: int) -> int:
+    """The largest d, at least the rank, with at most 1.28 n monomials of that degree."""
+    return max(d for d in range(rank, n) if d == rank or math.comb(d + rank - 1, rank) <= 1.28 * n)
 
 
 def known(config: Any, task: jd.Task) -> Any:
