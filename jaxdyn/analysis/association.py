@@ -157,7 +157,7 @@ def mediation(
         >>> bool(found.total.high < -0.7), bool(found.share.low > 0.5)
         (True, True)
     """
-    arrays = [y, *(one.transpose(*y.dims) for one in (exposure, mediator) if _same(y, one, over))]
+    arrays = [y, *(_aligned(y, one, over)[1] for one in (exposure, mediator))]
     rows = np.stack([_last(one, over) for one in arrays], axis=-1)  # [..., s, 3]
     rows = np.moveaxis(rows, -2, 0).reshape(rows.shape[-2], -1, 3)  # [s, u, 3]
     is_there = np.isfinite(rows).all(axis=-1)
@@ -264,8 +264,3 @@ def _aligned(a: DataArray, b: DataArray, dim: str) -> tuple[DataArray, DataArray
     if dim not in a.dims or set(a.dims) != set(b.dims):
         raise ValueError(f"Both arrays need `{dim}` and the same dimensions, but have {a.dims} and {b.dims}.")
     return a, b.transpose(*a.dims)
-
-
-def _same(y: DataArray, other: DataArray, over: str) -> bool:
-    _aligned(y, other, over)
-    return True
