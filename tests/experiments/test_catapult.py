@@ -115,7 +115,7 @@ def test_both_sign_classes_are_eigenvectors_of_networks_too(x64):
 
     training = jd.Training(found.model, found.task, optax.sgd(0.1), steps=0, key=key, params0=params)
     record = jd.record(jd.at([0]), state=_catapult.Along(found.directions))
-    observed = jd.dynamics.observe(training, jd.dynamics.init(training), record)
+    observed = jax.jit(lambda: jd.dynamics.observe(training, jd.dynamics.init(training), record))()
     values = {name: observed[f"state_{name}"] for name in ("kernel", "output")}
     jacobian = jax.jit(jax.jacrev(lambda p: found.model.apply(p, found.task.x)[:, 0]))(params)
     flat = np.concatenate([np.asarray(leaf).reshape(12, -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
