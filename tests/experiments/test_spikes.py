@@ -128,6 +128,13 @@ def test_networks_take_the_images(network):
     assert jax.eval_shape(model.apply, jax.eval_shape(model.init, jax.random.key(0)), x).shape == (3, 1)
 
 
+def test_the_paper_preset_is_planned():
+    function, _, vmap = spikes.ensemble(spikes.PRESETS["paper"])
+    plan = jd.ensemble.plan(function, loop={"network": ["fully connected"], "descent": ["b=16"]}, vmap=vmap)
+    assert [cell.num_members for cell in plan.cells] == [16]
+
+
+@pytest.mark.slow
 def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
     function, _, vmap = spikes.ensemble(dataclasses.replace(spikes.PRESETS["paper"], num_train=64))
     plan = jd.ensemble.plan(function, loop={"network": ["convolutional"], "descent": ["b=16"]}, vmap=vmap)
