@@ -132,7 +132,7 @@ def test_the_figure_draws(toy):
     assert all(axes.has_data() for axes in page.axes)
 
 
-def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
+def test_the_paper_preset_lowers_for_an_accelerator_at_full_precision():
     config = rates.PRESETS["paper"]
     function, _, vmap = rates.ensemble(config)
     plan = jd.ensemble.plan(
@@ -140,6 +140,5 @@ def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
     )
     assert plan.cells[0].num_members == len(rates.ratios(config)) * config.seeds
     for traced in plan.programme(plan.cells[0]).traced:
-        for platform in ("cuda", "tpu"):
-            text = traced.lower(lowering_platforms=(platform,)).as_text()
-            assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
