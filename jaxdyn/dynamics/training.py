@@ -41,7 +41,8 @@ class Training:
         params0: the anchor; `model.init(key)` when None.
         loss: `(prediction, y) -> scalar`.
         sampler: which examples enter a step; `full_batch` or `minibatch(b)`.
-        expand: `exact`, `linear`, `quadratic` or `taylor(k)`: the function that is trained, seen from the anchor.
+        expand: `exact`, `linear`, `quadratic` or `taylor(k)`: the function that is trained, seen from the anchor. Where it returns a
+            function with a method `on(x) -> apply`, full-batch steps use `on(task.x)`, made once before them.
         record: one `Record`, or several.
         precision: matmul precision under which everything is traced.
         diverge_above: a batch loss above this counts as divergence.

@@ -60,9 +60,6 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": jax.nn.relu, "tanh": jnp
 
 EXPANSIONS = {"network": jd.exact, "linear": jd.linear, "quadratic": jd.quadratic}
 
-CATAPULT = 3.0
-"""The ratio at which network and quadratic model are compared: the middle of the window (2, 4)."""
-
 
 @dataclass(frozen=True)
 class Config:
@@ -160,8 +157,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
 def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The function of the axes, its loop axes and its vmap axes: what `jd.sweep` and `jd.ensemble.plan` take."""
     known, tasks = cases(config), {name: _task(name, config.num_train) for name in config.data}
-    loss = jd.losses.mse
-    c = loss.c(config.num_train, 1)
+    loss, c = jd.losses.mse, jd.losses.mse.c(config.num_train, 1)
 
     def one(case: str, ratio: Any, seed: Any) -> jd.Training:
         here, key = known[case], jax.random.key(seed)
@@ -170,41 +166,20 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         params0 = model.init(key)
         curvature = 2 / jd.theory.critical_learning_rate(model.apply, params0, task, loss=loss)
         learning_rate, optimizer = _optimizer(here.optimizer, ratio, curvature, params0)
-        ends = jd.record(
-            jd.at([0, config.steps]), dim="end", loss_test=jd.probes.TestLoss(), curvature=_Curvature(task.x, c)
-        )
-        start = jd.record(
-            jd.at([0]),
-            dim="start",
-            learning_rate=lambda snapshot: learning_rate,
-            relative_rate=lambda snapshot: learning_rate * curvature,
+        ends = {"loss_test": jd.probes.TestLoss(), "curvature": lambda at: c * jd.probes.NTKNorm(task.x)(at)}
+        rates = {"learning_rate": lambda _: learning_rate, "relative_rate": lambda _: learning_rate * curvature}
+        losses = jd.record(jd.every(1), loss=jd.probes.BatchLoss())
+        records = (
+            losses,
+            jd.record(jd.at([0, config.steps]), dim="end", **ends),
+            jd.record(jd.at([0]), dim="start", **rates),
         )
         return jd.Training(
-            model,
-            task,
-            optimizer,
-            steps=config.steps,
-            key=key,
-            params0=params0,
-            loss=loss,
-            expand=EXPANSIONS[here.model],
-            record=(jd.record(jd.every(1), loss=jd.probes.BatchLoss()), ends, start),
-        )
+            model, task, optimizer, steps=config.steps, key=key, params0=params0, loss=loss, expand=EXPANSIONS[here.model],
+            record=records,
+        )  # fmt: skip
 
     return one, {"case": list(known)}, {"ratio": ratios(config), "seed": np.arange(config.seeds)}
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class _Curvature:
-    """c λ_max of the current kernel of the trained function, a scalar."""
-
-    x: Any
-    c: float = dataclasses.field(metadata={"static": True})
-    dims = ()
-
-    def __call__(self, snapshot: jd.Snapshot) -> Any:
-        return self.c * jd.probes.NTKNorm(self.x)(snapshot)
 
 
 def _optimizer(name: str, ratio: Any, curvature: Any, params0: Any) -> tuple[Any, Any]:
@@ -252,94 +227,81 @@ def predicted(dataset: Any) -> Any:
     """
     import xarray as xr
 
-    config = _config(dataset)
-    data = dataset.load()
-    grid = data["ratio"].values
-    window, below = float(grid[np.argmin(np.abs(np.log(grid / CATAPULT)))]), float(grid[0])
+    config, data, grid = _config(dataset), dataset.load(), dataset["ratio"].values
+    window, below = float(grid[np.argmin(np.abs(np.log(grid / 3)))]), float(grid[0])
 
     def of(model: str) -> Any:
-        base = Case("relu", 1, "gaussian", config.width, model=model)
-        one = data.sel(case=[base._replace(width=width).name for width in config.widths])
+        one = data.sel(case=[Case("relu", 1, "gaussian", width, model=model).name for width in config.widths])
         one = one.assign_coords(case=list(config.widths)).rename(case="width")
-        super_critical, end = one.sel(ratio=window), {"end": -1}
-        return xr.Dataset(
-            {
-                "peak": super_critical["loss"].max("step"),
-                "curvature": super_critical["curvature"].isel(end),
-                "test": super_critical["loss_test"].isel(end),
-                "test_below": one["loss_test"].sel(ratio=below).isel(end),
-            }
-        ).drop_vars(["ratio", "end"], errors="ignore")
+        here, last = one.sel(ratio=window, drop=True), one.isel(end=-1, drop=True)
+        found = {"peak": here["loss"].max("step"), "test_below": last["loss_test"].sel(ratio=below, drop=True)}
+        found |= {
+            new: last[old].sel(ratio=window, drop=True) for new, old in (("curvature",) * 2, ("test", "loss_test"))
+        }
+        return xr.Dataset(found)
 
     return (of("network") / of("quadratic")).transpose("width", "seed")
 
 
 def claims(dataset: Any) -> list[Verdict]:
     """Verdicts on R1 to H7, for the cases that the configuration has."""
-    config, found = _config(dataset), maximal(dataset)
+    config, found, known = _config(dataset), maximal(dataset), set(dataset["case"].values.tolist())
     base = Case("relu", 1, "gaussian", config.width)
-    second = base._replace(hidden=2)
-    verdicts = []
+    second, positive, adam = base._replace(hidden=2), base._replace(data="positive"), base._replace(optimizer="adam")
+    quadratic = base._replace(width=max(config.widths), model="quadratic")
+    judged: list[tuple[Any, str, str, str, dict[str, float], dict[str, float]]] = []
     for name in ("gd", *map(str, config.momenta)):
         one = found.sel(case=base._replace(optimizer=name, model="linear").name)
-        share = float(((one["low"] < 2) & (one["high"] > 2)).mean())
-        numbers, where = (
-            dict.fromkeys(("estimate", "low", "high"), share),
-            f"A linear model fails at 2 ({name}): share of seeds whose bracket holds it.",
+        share = dict.fromkeys(("estimate", "low", "high"), float(((one["low"] < 2) & (one["high"] > 2)).mean()))
+        what = f"A linear model fails at 2 ({name}): share of seeds whose bracket holds it."
+        judged.append((at_least, f"R1/{name}", what, "linear algebra", {"bound": 1.0}, share))
+    what = f"The quadratic model of a ReLU network of width {quadratic.width} fails at 4."
+    judged.append((within, "R2", what, "arXiv 2205.11787, thm 5", {"lower": 3.6, "upper": 4.4}, _of(found, quadratic)))
+    for case in (base._replace(hidden=hidden, data=data) for hidden in config.hidden for data in config.data):
+        what, bounds = (
+            f"ReLU networks fail at about 12 ({case.hidden} hidden, {case.data}).",
+            {"lower": 8.0, "upper": 16.0},
         )
-        verdicts.append(at_least(f"R1/{name}", statement=where, source="linear algebra", bound=1.0, **numbers))
-    widest = base._replace(width=max(config.widths), model="quadratic")
-    statement = f"The quadratic model of a ReLU network of width {widest.width} fails at 4."
-    verdicts.append(
-        within("R2", statement=statement, source="arXiv 2205.11787, thm 5", lower=3.6, upper=4.4, **_of(found, widest))
+        judged.append((within, f"C6/{case.hidden} {case.data}", what, "arXiv 2003.02218", bounds, _of(found, case)))
+    more = {"bound": 1.0}
+    what, deeper = (
+        "Gaussian inputs: one hidden layer of ReLU fails by 5.",
+        "Gaussian inputs: two hidden layers train at 12.",
     )
-    for hidden in config.hidden:
-        for data in config.data:
-            where = f"ReLU networks fail at about 12 ({hidden} hidden layers, {data})."
-            numbers = _of(found, base._replace(hidden=hidden, data=data))
-            verdicts.append(
-                within(
-                    f"C6/{hidden} {data}",
-                    statement=where,
-                    source="arXiv 2003.02218, section 2.2",
-                    lower=8.0,
-                    upper=16.0,
-                    **numbers,
-                )
-            )
-    digest = "own runs"
-    positive = base._replace(data="positive")
-    verdicts += [
-        at_most("D1", statement="One hidden layer on Gaussian inputs fails by 5.", source=digest, bound=5.0, **_of(found, base)),
-        at_least("D2", statement="One hidden layer on positive inputs trains at 20.", source=digest, bound=18.0, **_of(found, positive)),
-        at_least("D3", statement="Two hidden layers on Gaussian inputs train at 12.", source=digest, bound=10.7, **_of(found, second)),
-    ]  # fmt: skip
-    statement = "A second hidden layer raises the maximal rate (ratio)."
-    verdicts.append(at_least("H1", statement=statement, source="own", bound=1.0, **_over(found, second, base)))
-    for hidden in (1, 2) if "tanh" in config.activations else ():
-        relu = base._replace(hidden=hidden)
-        statement = f"tanh trains at larger rates than ReLU ({hidden} hidden layers; ratio)."
-        numbers = _over(found, relu._replace(activation="tanh"), relu)
-        verdicts.append(at_least(f"H2/{hidden}", statement=statement, source="own", bound=1.0, **numbers))
-    verdicts += [_width(found, config), *_predictions(predicted(dataset))]
-    statement = "Positive inputs train at larger rates than Gaussian ones (one hidden layer; ratio)."
-    verdicts.append(at_least("H4", statement=statement, source="own", bound=1.0, **_over(found, positive, base)))
+    judged.append((at_most, "D1", what, "digest", {"bound": 5.0}, _of(found, base)))
+    judged.append((at_least, "D3", deeper, "digest", {"bound": 10.7}, _of(found, second)))
+    what, deeper = (
+        "Positive inputs: one hidden layer trains at 20.",
+        "A second hidden layer raises the maximal rate (ratio).",
+    )
+    judged.append((at_least, "D2", what, "digest", {"bound": 18.0}, _of(found, positive)))
+    judged.append((at_least, "H1", deeper, "own", more, _over(found, second, base)))
+    for relu in (base, second):
+        tanh = relu._replace(activation="tanh")
+        if tanh.name in known:
+            what = f"tanh trains at larger rates than ReLU ({relu.hidden} hidden; ratio)."
+            judged.append((at_least, f"H2/{relu.hidden}", what, "own", more, _over(found, tanh, relu)))
+    what = "Positive inputs train at larger rates than Gaussian ones (one hidden layer; ratio)."
+    judged.append((at_least, "H4", what, "own", more, _over(found, positive, base)))
     for momentum in config.momenta:
-        statement = f"Momentum {momentum:g} narrows the window: η_max/(1 + β) over that of gradient descent."
-        numbers = _over(found, base._replace(optimizer=str(momentum)), base)
-        verdicts.append(at_most(f"H6/{momentum:g}", statement=statement, source="own", bound=1.0, **numbers))
-    adam = base._replace(optimizer="adam")
-    statement = "With Adam network and linear model fail alike (ratio of maximal rates)."
-    numbers = _over(found, adam, adam._replace(model="linear"))
-    verdicts.append(within("H7", statement=statement, source="own", lower=0.5, upper=2.0, **numbers))
-    return verdicts
+        what = f"Momentum {momentum:g} narrows the window: η_max/(1 + β) over that of gradient descent."
+        heavy = _over(found, base._replace(optimizer=str(momentum)), base)
+        judged.append((at_most, f"H6/{momentum:g}", what, "own", more, heavy))
+    what, alike = (
+        "With Adam network and linear model fail alike (ratio of maximal rates).",
+        {"lower": 0.5, "upper": 2.0},
+    )
+    judged.append((within, "H7", what, "own", alike, _over(found, adam, adam._replace(model="linear"))))
+    verdicts = [
+        judge(claim, statement=what, source=source, **bounds, **numbers)
+        for judge, claim, what, source, bounds, numbers in judged
+    ]
+    return [*verdicts, _width(found, config), *_predictions(predicted(dataset))]
 
 
 def _width(found: Any, config: Config) -> Verdict:
-    base = Case("relu", 1, "gaussian", config.width)
-    middles = np.sqrt(found["low"] * found["high"]).sel(
-        case=[base._replace(width=width).name for width in config.widths]
-    )
+    names = [Case("relu", 1, "gaussian", width).name for width in config.widths]
+    middles = np.sqrt(found["low"] * found["high"]).sel(case=names)
     middles = middles.assign_coords(case=list(config.widths)).rename(case="width")
     statement = "The maximal rate of one hidden layer of ReLU does not depend on the width (exponent)."
     numbers = dict.fromkeys(("estimate", "low", "high"), np.nan)
@@ -364,16 +326,9 @@ def _predictions(ratio: Any) -> list[Verdict]:
         good = [width for width, one in ends.items() if lower <= one["low"] and one["high"] <= upper]
         down_to = next((w for w in ends if all(v in good for v in ends if v >= w)), None)
         where = "at no width of the sweep" if down_to is None else f"from width {down_to} on"
-        verdicts.append(
-            within(
-                claim,
-                statement=f"The quadratic model foretells the network's {what} (network over model, width {max(ends)}; {where}).",
-                source="own; arXiv 2205.11787, section 4",
-                lower=lower,
-                upper=upper,
-                **ends[max(ends)],
-            )
-        )
+        statement = f"The quadratic model foretells the network's {what} (ratio at width {max(ends)}; {where})."
+        numbers = ends[max(ends)]
+        verdicts.append(within(claim, statement=statement, source="own", lower=lower, upper=upper, **numbers))
     return verdicts
 
 
@@ -419,6 +374,7 @@ def _draw(dataset: Any) -> Any:
     for line in (2.0, 4.0, 12.0):
         left.axvline(line, color="0.7", lw=0.8, zorder=0)
     left.set_xscale("log", base=2)
+    left.set_xticks(ticks := [2, 4, 8, 16, 32], [str(tick) for tick in ticks])
     left.set_yticks(range(len(names)), names, fontsize="xx-small")
     left.invert_yaxis()
     left.set_xlabel("maximal rate, ratio to 1/(c λ_max(K_0))")
@@ -427,19 +383,18 @@ def _draw(dataset: Any) -> Any:
         middle = np.array([one["estimate"] for one in ends])
         error = np.abs(np.array([[one["low"] for one in ends], [one["high"] for one in ends]]) - middle)
         shift = np.array(config.widths) * 1.04**index
-        right.errorbar(
-            shift, middle, error, marker="o", ms=3, label=what, color=figures.COLORS[index % len(figures.COLORS)]
-        )
+        right.errorbar(shift, middle, error, marker="o", ms=3, label=what, color=figures.COLORS[index])
     right.axhline(1.0, color="0.7", lw=0.8, zorder=0)
     right.set_xscale("log", base=2)
-    right.set_yscale("log")
     right.set_xlabel("width")
     right.set_title("network over quadratic model, one hidden layer of ReLU")
-    right.legend(loc="best")
+    right.legend(loc="lower left")
+    figures.leave_room(right, len(_PREDICTIONS))
     page.suptitle(f"{config.num_train} examples, {config.steps} steps, {config.seeds} seeds; > trains beyond the grid")
     return page
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    fields = json.loads(dataset.attrs["config"]).items()
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields}
+    return Config(**known)

@@ -7,6 +7,10 @@ With δ = w - w0 and D the derivative along δ,
 `linear` is k = 1, `quadratic` k = 2 (f + ∇f·δ + ½ δᵀH_f δ). The order is a choice of function seen from the anchor:
 the same model, initialisation and optimizer serve the network and its expansions.
 
+The k nested derivatives are merged into the propagation of k Taylor coefficients before anything is differentiated (`_staging`): for
+k = 2 a hidden layer takes dz = h0 δW + dh W0 and ddz = 2 dh δW + ddh W0, 4 products, and 5 on the way back, where a network takes 3.
+Where all steps see the same inputs (`Training(sampler=full_batch)`) h0, φ'(z0), φ''(z0) are computed once before the steps, by `on`.
+
 "Derivative" is what automatic differentiation returns, so a ReLU keeps the gates it has at the anchor: the quadratic
 model of a two-layer ReLU network is the same network with its gates frozen at w0.
 
@@ -32,7 +36,7 @@ def exact(apply: Apply, params0: Any) -> Apply:
 
 
 def taylor(order: int) -> Expansion:
-    """The Taylor expansion of a given order, by nested forward-mode derivatives (order + 1 passes at most 2^order).
+    """The Taylor expansion of a given order, by nested forward-mode derivatives with equal parts made one.
 
     Args:
         order: k ≥ 0.

@@ -97,10 +97,11 @@ def test_verdicts_follow_the_data(toy):
     high |= {name: 2.0 for name, case in known.items() if case.model == "linear"}
     verdicts = {one.id: one for one in rates.claims(_faked(toy, high))}
     outcome = {claim: str(one.verdict) for claim, one in verdicts.items()}
-    assert {outcome[claim] for claim in ("R1/gd", "R1/0.9", "D1", "H1", "H3", "H4", "D2")} == {"supported"}, outcome
+    assert {outcome[claim] for claim in ("R1/gd", "R1/0.9", "D1", "H1", "H3", "H4")} == {"supported"}, outcome
     assert outcome["C6/1 gaussian"] == "not supported"
     assert outcome["C6/2 gaussian"] == "supported"
     assert outcome["C6/1 positive"] == "inconclusive"  # no rate of the grid fails
+    assert outcome["D2"] == "inconclusive"  # and the grid of this test ends below 18
     assert np.isinf(verdicts["C6/1 positive"].high)
     swapped = {one.id: str(one.verdict) for one in rates.claims(_faked(toy, dict.fromkeys(known, 6.0)))}
     assert swapped["R1/gd"] == "not supported"
@@ -110,12 +111,12 @@ def test_verdicts_follow_the_data(toy):
 
 def test_predictions_are_ratios_to_the_quadratic_model(toy):
     fake = toy.copy(deep=True).load()
+    spread = xr.DataArray([1.0, 1.2, 0.9], dims="seed")  # of the seeds, the same for both models
     for width in TOY.widths:
-        name = BASE._replace(width=width, model="network").name
-        for variable, factor in (("loss", 3.0), ("curvature", 1.1), ("loss_test", 1.05)):
-            fake[variable].loc[{"case": name}] = factor * fake[variable].sel(
-                case=BASE._replace(width=width, model="quadratic").name
-            )
+        for model, factors in (("network", (3.0, 1.1, 1.05)), ("quadratic", (1.0, 1.0, 1.0))):
+            name = BASE._replace(width=width, model=model).name
+            for variable, factor in zip(("loss", "curvature", "loss_test"), factors, strict=True):
+                fake[variable].loc[{"case": name}] = factor * spread
     ratio = rates.predicted(fake)
     np.testing.assert_allclose(ratio.peak, 3.0, rtol=1e-5)
     np.testing.assert_allclose(ratio.curvature, 1.1, rtol=1e-5)
@@ -131,7 +132,7 @@ def test_the_figure_draws(toy):
     assert all(axes.has_data() for axes in page.axes)
 
 
-def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
+def test_the_paper_preset_lowers_for_an_accelerator_at_full_precision():
     config = rates.PRESETS["paper"]
     function, _, vmap = rates.ensemble(config)
     plan = jd.ensemble.plan(
@@ -139,6 +140,5 @@ def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
     )
     assert plan.cells[0].num_members == len(rates.ratios(config)) * config.seeds
     for traced in plan.programme(plan.cells[0]).traced:
-        for platform in ("cuda", "tpu"):
-            text = traced.lower(lowering_platforms=(platform,)).as_text()
-            assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
