@@ -96,9 +96,9 @@ page
 # %% [markdown]
 # ## Where the spike lives
 #
-# P≤s projects on the s top eigenvectors of the kernel at that step. Almost all of the spike is in directions whose eigenvalue was above
-# 2/(ηc) at the start: one of them at 2.3; where a second one passes it, a second one takes part. The rest of the loss keeps falling, or
-# moves little; the kernel's norm ends below 2/(ηc).
+# P≤s projects on the s top eigenvectors of the kernel at that step. On these 64 images the two largest eigenvalues are close, so that both
+# pass 2/(ηc) together: the first direction alone misses the spike, the first two hold nearly all of it, and the rest of the loss keeps
+# falling. A second, slower spike may follow where an eigenvalue is left just above 2/(ηc). The kernel's norm ends below it.
 
 # %%
 cumulative = ds.top_loss.sel(expand="full").cumsum("mode")

@@ -345,7 +345,7 @@ def _draw(found: Any) -> Any:
             place.set_xlabel("η c λ_max(K_0)")
     axes[0, 0].set_ylabel("best test loss")
     axes[1, 0].set_ylabel("test accuracy there")
-    axes[0, 0].legend(loc="best")
+    axes[1, 0].legend(loc="lower left")  # where no model has failed yet
     page.suptitle(
         f"Best test loss along {config.steps} steps, n = {config.num_train}, means of {config.seeds} seeds; "
         "dashed: critical"
