@@ -25,8 +25,8 @@ With `--task digits` the networks learn the ten digits of scikit-learn (one-hot;
 known there: the AGOP compared with is the mean over three *reference networks* of the same architecture, trained by momentum on all
 images, those of the test set included, for as many steps; it may favour whatever resembles momentum. The laptop preset's level of 0.01,
 at first used here too, was reached by three of eight optimizers only, which is nothing to rank: digits are judged at `--level 0.05`.
-The reference is uncertain: at the laptop's size the three AGOPs have cosines of 0.59 to 0.69 with each other (0.47 with an untrained
-network's), so that a verdict on digits is about this reference.
+The reference is uncertain: at the laptop's size the three AGOPs have cosines of 0.59 to 0.69 with each other (and their mean 0.47 with an
+untrained network's), so that a verdict on digits is one about this reference.
 
 Criteria, fixed before any run (a negative correlation says that better alignment goes with lower test loss):
 
