@@ -34,6 +34,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -368,7 +369,7 @@ def _tasks(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
             else:
                 tasks[name] = _pictures.task(name, side=config.side, **sizes)
         except FileNotFoundError as error:
-            absent[name] = f"{error} The folder of data is ${{JAXDYN_DATA}}, or `data`."
+            absent[name] = str(error).replace(f"{Path.cwd()}/", "") + " `data` may be elsewhere: set JAXDYN_DATA."
     return tasks, absent
 
 
