@@ -132,6 +132,7 @@ def test_the_figure_draws(toy):
     assert all(axes.has_data() for axes in page.axes)
 
 
+@pytest.mark.slow
 def test_the_paper_preset_lowers_for_an_accelerator_at_full_precision():
     config = rates.PRESETS["paper"]
     function, _, vmap = rates.ensemble(config)
