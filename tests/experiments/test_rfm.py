@@ -130,6 +130,7 @@ def test_the_figure_draws(toy):
     assert all(axes.has_data() for axes in page.axes)
 
 
+@pytest.mark.slow
 def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
     function, loop, vmap = rfm.ensemble(rfm.PRESETS["paper"])
     plan = jd.ensemble.plan(function, loop=loop, vmap=vmap)
