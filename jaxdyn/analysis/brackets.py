@@ -1,7 +1,7 @@
-"""Numbers that are only known to lie between two values of a grid, such as the largest rate at which a run still trains.
+"""Summaries of numbers that are only known to lie between two values of a grid, as `phases.bracket` finds them.
 
-A grid of rates is tried for every member; the *first* that fails and the one before it are the member's bracket. Summaries over members
-keep what the grid does not know: the interval of a mean reaches from the lower end for the low ends to the upper end for the high ones.
+They keep what the grid does not know: the interval of a mean reaches from the lower end for the low ends to the upper end for the high
+ones.
 """
 
 from typing import Any
@@ -9,34 +9,6 @@ from typing import Any
 import numpy as np
 
 from jaxdyn.analysis.scaling import Interval, mean_interval
-
-
-def first_failing(holds: Any, dim: str) -> Any:
-    """The bracket around the first value along a dimension that fails.
-
-    Args:
-        holds: `xr.DataArray` of booleans with a sorted, positive coordinate `dim`.
-        dim: the dimension of the grid.
-
-    Returns:
-        An `xr.Dataset` without `dim`: `low`, the value before the first that fails (0 where the first of all fails already), and `high`,
-        the first that fails (infinity where none does).
-
-    Example:
-        >>> import xarray as xr
-        >>> holds = xr.DataArray([[True, True, False, True], [True] * 4], dims=("seed", "rate"), coords={"rate": [1.0, 2.0, 4.0, 8.0]})
-        >>> found = first_failing(holds, "rate")
-        >>> found.low.values.tolist(), found.high.values.tolist()
-        ([2.0, 8.0], [4.0, inf])
-    """
-    import xarray as xr
-
-    rest = [name for name in holds.dims if name != dim]
-    values, grid = holds.transpose(..., dim).values.astype(bool), holds[dim].values.astype(float)
-    failing = np.where(values.all(axis=-1), len(grid), np.argmin(values, axis=-1))
-    ends = {"low": np.concatenate([[0.0], grid])[failing], "high": np.concatenate([grid, [np.inf]])[failing]}
-    coords = {name: holds[name] for name in rest if name in holds.coords}
-    return xr.Dataset({name: (rest, values) for name, values in ends.items()}, coords)
 
 
 def geometric_mean(low: Any, high: Any) -> Interval:

@@ -46,8 +46,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import figures
-from jaxdyn.analysis.brackets import first_failing, geometric_mean
+from jaxdyn.analysis.brackets import geometric_mean
 from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
+from jaxdyn.analysis.phases import bracket
 from jaxdyn.analysis.scaling import mean_interval, power_law
 
 DIM = 64
@@ -216,7 +217,8 @@ def maximal(dataset: Any) -> Any:
     first, last = data["loss"].isel(step=0, drop=True), data["loss"].isel(step=-1, drop=True)
     left = data["curvature"].isel(end=-1, drop=True) / data["curvature"].isel(end=0, drop=True)
     holds = np.isfinite(last) & (last < first) & (left > DEAD) & (data["diverged_at"] < 0)
-    return first_failing(holds.transpose("case", "seed", "ratio"), "ratio")
+    found = bracket(~holds.transpose("case", "seed", "ratio"), dim="ratio")
+    return found.low.clip(0).to_dataset(name="low").assign(high=found.high)
 
 
 def predicted(dataset: Any) -> Any:
@@ -235,10 +237,8 @@ def predicted(dataset: Any) -> Any:
         one = one.assign_coords(case=list(config.widths)).rename(case="width")
         here, last = one.sel(ratio=window, drop=True), one.isel(end=-1, drop=True)
         found = {"peak": here["loss"].max("step"), "test_below": last["loss_test"].sel(ratio=below, drop=True)}
-        found |= {
-            new: last[old].sel(ratio=window, drop=True) for new, old in (("curvature",) * 2, ("test", "loss_test"))
-        }
-        return xr.Dataset(found)
+        there = last.sel(ratio=window, drop=True)
+        return xr.Dataset(found | {"curvature": there["curvature"], "test": there["loss_test"]})
 
     return (of("network") / of("quadratic")).transpose("width", "seed")
 

@@ -1,28 +1,8 @@
-"""Brackets: the first failing value of a grid, and summaries that keep what the grid does not know."""
+"""Summaries of brackets keep what the grid does not know."""
 
 import numpy as np
-import xarray as xr
 
 from jaxdyn.analysis import brackets, scaling
-
-
-def test_first_failing_value_is_that_of_a_loop():
-    rng = np.random.default_rng(0)
-    grid = np.array([1.0, 2.0, 5.0, 9.0])
-    holds = xr.DataArray(
-        rng.random((6, 4, 3)) < 0.7, dims=("case", "rate", "seed"), coords={"rate": grid, "case": list("abcdef")}
-    )
-    found = brackets.first_failing(holds, "rate")
-    assert found.low.dims == ("case", "seed")
-    for case in range(6):
-        for seed in range(3):
-            low, high = 0.0, np.inf
-            for i, rate in enumerate(grid):
-                if not holds.values[case, i, seed]:
-                    high = rate
-                    break
-                low = rate
-            assert (found.low.values[case, seed], found.high.values[case, seed]) == (low, high)
 
 
 def test_intervals_hold_those_of_both_ends():
