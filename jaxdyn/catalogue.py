@@ -76,8 +76,9 @@ class Criterion:
     source: str
 
     def covers(self, verdict: str) -> bool:
-        """Whether a verdict of that id is on this claim: `C5.1` covers `C5.1/tanh`, but neither `C5.1b` nor `C5.10`."""
-        return verdict == self.id or verdict.startswith(f"{self.id}/")
+        """Whether a verdict of that id is on this claim: `C5.1` covers `C5.1/tanh`, neither `C5.1b` nor `C5.10`; a part `*` is any."""
+        own, parts = self.id.split("/"), verdict.split("/")
+        return len(own) <= len(parts) and all(a in ("*", b) for a, b in zip(own, parts, strict=False))
 
 
 @dataclass(frozen=True)

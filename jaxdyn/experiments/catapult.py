@@ -31,8 +31,10 @@ largest width, the smallest γ.
 | C1.4 peak grows, final λ falls with the rate | largest of single | exponents over [2.2, 3.6]: intervals above, below 0 |
 | C1.4/size λ_T/λ_0 does not depend on m, γ | single; general; 2.2, 2.8, 3.5 | exponent within [-0.1, 0.1] |
 | C1.4/gamma peak ∝ γ^-2 at η_rel = 3 | general | exponent within [-2.2, -1.8] |
-| C1.5/λ_1, λ_2 fall from η = 2/(c λ_i) on, each its own | clusters | η c λ_i: all brackets within 2 ± 5 % |
-| C1.5/peak, kernel: network as quadratic model | single, clusters; 2.5, 3 | geometric mean of ratios within [0.8, 1.25] |
+| C1.5/λ_1 falls from η = 2/(c λ_1) on | clusters | η c λ_1: all brackets within 2 ± 5 % |
+| C1.5/λ_2 falls from η = 2/(c λ_2) on | clusters | η c λ_2: all brackets within 2 ± 5 % |
+| C1.5/peak of the network is that of the quadratic model | single, clusters; 2.5, 3 | geometric mean of ratios within [0.8, 1.25] |
+| C1.5/kernel likewise, the final λ_1 | single, clusters; 2.5, 3 | geometric mean of ratios within [0.8, 1.25] |
 | C1.8 no change of the Hessian is needed | quadratic | share of catapults in [2.2, 3.8] at least 0.95 |
 | C6.4 peak ∝ m at η_rel = 3 | uv, single | exponent within [0.9, 1.1] |
 | map: exact along the run, η_rel ≤ 3.8 | single and clusters quadratic, uv | error over largest value at most 1e-12 |

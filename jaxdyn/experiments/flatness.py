@@ -9,7 +9,8 @@ Criteria, fixed before any run:
 
 | claim | criterion |
 |---|---|
-| C6.1/steps, C6.1/time below 2 the curvature stays: λ_T/λ_0, η_rel ≤ 1.5 | geometric mean, worst rate: within [0.8, 1.25] |
+| C6.1/steps below 2 the curvature stays: λ_T/λ_0, η_rel ≤ 1.5, at fixed steps | geometric mean, worst rate: within [0.8, 1.25] |
+| C6.1/time the same at fixed time | geometric mean, worst rate: within [0.8, 1.25] |
 | C6.1/rate there it does not depend on the rate, at fixed time | exponent in η_rel within [-0.1, 0.1] |
 | C6.2 above 2 it ends below 2/η | η c λ after `steps`, all runs that train, worst: at most 2 |
 | C6.2/soon and is there soon, η_rel from 2.5 to 3.5 | steps until below for good (of the first 50), mean: interval at most 10 |

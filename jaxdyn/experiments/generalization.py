@@ -18,9 +18,9 @@ Criteria, fixed before any run, for each panel:
 
 | claim | number | criterion |
 |---|---|---|
-| C1.7/same below critical all have nearly one test loss | network and quadratic over linear, rate of the worst mean | within [0.9, 1.1] |
-| C1.7/network, /quadratic the best super-critical test loss is lower | best super-critical over best sub-critical | at most 1 |
-| C1.7/linear the linear model's is not | the same | at least 1 |
+| C1.7/*/same below critical all have nearly one test loss | network and quadratic over linear, rate of the worst mean | within [0.9, 1.1] |
+| C1.7 network and quadratic: the best super-critical test loss is lower | best super-critical over best sub-critical | at most 1 |
+| C1.7/*/linear the linear model's is not | the same | at least 1 |
 | C6.3 the best test accuracy is reached above critical | network, best super-critical − best sub-critical | at least 0 |
 
 The statements hold the losses themselves, their intervals and rates, and at how many super-critical rates the mean is below the best

@@ -1,14 +1,14 @@
 """The largest rate that trains, in units of 1/(c λ_max(K_0)), and how far down in width the quadratic model foretells a network.
 
 Gradient descent on full batches, a grid of rates η = ratio / (c λ_max(K_0)), several initialisations. A rate *holds* when the run stays
-finite, its last loss is below its first and its kernel keeps more than 1e-6 of its top eigenvalue; the *maximal* rate lies between the
-rate that first fails and the one of the grid before it. `steps` is part of that: what has not come back down by then has failed.
+finite, its last loss is below its first and its kernel keeps more than 1e-6 of its top eigenvalue; the *maximal* rate lies between the rate
+that first fails and the one of the grid before it. What has not come back down by the last step has failed.
 
-Networks in NTK scaling of one to three hidden layers (paper 6 counts these; paper 1 calls one hidden layer a 2-layer network); inputs
-of 64 numbers of mean square 1: `gaussian` N(0, 1), `positive` |N(0, 1)|, both with y the sign of the first number about its median, and
-`digits` (scikit-learn's 3 and 8). Heavy ball of momentum β takes η = ratio (1 + β) / (c λ_max), so that a linear model fails at 2 for every
-β (its stability bound is 2 (1 + β)/(c λ_max)). Adam has no such bound: η = 8 ratio / √(p λ_max(K_0)/n), about the step whose sign
-descent moves the outputs by 8 ratio (the 8 was put in after a toy run, width 8 and 30 steps, in which every rate without it held).
+Networks in NTK scaling of one to three hidden layers (paper 6's count); inputs of 64 numbers of mean square 1: `gaussian` N(0, 1),
+`positive` |N(0, 1)|, both with y the sign of the first number about its median, and `digits` (scikit-learn's 3 and 8). Heavy ball of
+momentum β takes η = ratio (1 + β) / (c λ_max), so that a linear model fails at 2 for every β (its stability bound is 2 (1 + β)/(c
+λ_max)). Adam has no such bound: η = 8 ratio / √(p λ_max(K_0)/n), about the step whose sign descent moves the outputs by 8 ratio (the 8
+was put in after a toy run, width 8 and 30 steps, in which every rate without it held).
 
 Criteria, fixed before any run. Intervals are 95 % over seeds, their ends widened by the grid.
 
@@ -25,7 +25,8 @@ Criteria, fixed before any run. Intervals are 95 % over seeds, their ends widene
 | H3 the maximal rate does not depend on the width | exponent within [-0.1, 0.1]: paper 1's window does not shrink with m |
 | H4 positive inputs train at larger rates than Gaussian ones | ratio above 1: one common direction, D2 against D1 |
 | H5 at ratio 3 the quadratic model foretells the peak loss and the final curvature | ratio within [0.8, 1.25], widest |
-| H5t and its final test loss; H5s below critical (first of the grid) | ratio within [0.9, 1.1], widest: paper 1, figure 4 |
+| H5t it foretells the final test loss there | ratio within [0.9, 1.1], widest: paper 1, figure 4 |
+| H5s and below critical (first of the grid) | ratio within [0.9, 1.1], widest: paper 1, figure 4 |
 | H6 momentum narrows the window: η_max/(1 + β) over gradient descent's | at most 1: velocity outlives the drop of curvature |
 | H7 Adam: network and linear model fail alike | ratio within [0.5, 2]: its step is bounded, so there is no catapult |
 
