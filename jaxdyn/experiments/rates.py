@@ -7,8 +7,7 @@ that first fails and the one of the grid before it. What has not come back down 
 Networks in NTK scaling of one to three hidden layers (paper 6's count); inputs of 64 numbers of mean square 1: `gaussian` N(0, 1),
 `positive` |N(0, 1)|, both with y the sign of the first number about its median, and `digits` (scikit-learn's 3 and 8). Heavy ball of
 momentum β takes η = ratio (1 + β) / (c λ_max), so that a linear model fails at 2 for every β. Adam has no such bound: η = 8 ratio / √(p
-λ_max(K_0)/n), about the step whose sign descent moves the outputs by 8 ratio (the 8 was put in after a toy run, width 8 and 30 steps, in
-which every rate without it held).
+λ_max(K_0)/n), about the step whose sign descent moves the outputs by 8 ratio (the 8 was put in after a toy run in which all rates held).
 
 Criteria, fixed before any run. Intervals are 95 % over seeds, their ends widened by the grid.
 
