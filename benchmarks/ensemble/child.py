@@ -54,6 +54,13 @@ def cold_sweep(widths: list[int], seeds: int, rates: list[float], steps: int) ->
     import jaxdyn as jd
 
     task = _task()
+    spent = {"compiling": 0.0}
+
+    def compiled(event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":  # XLA, or the cache
+            spent["compiling"] += seconds
+
+    jax.monitoring.register_event_duration_secs_listener(compiled)
     began = time.perf_counter()
 
     def run(width: Any, seed: Any, lr: Any) -> Any:
@@ -66,7 +73,8 @@ def cold_sweep(widths: list[int], seeds: int, rates: list[float], steps: int) ->
     seconds = time.perf_counter() - began
     return {
         "seconds": seconds,
-        "compiling": float(found.attrs["seconds_compiling"]),
+        **spent,
+        "waiting": float(found.attrs["seconds_compiling"]),
         "tracing": float(found.attrs["seconds_tracing"]),
         "losses": np.asarray(found.loss.isel(step=-1)).ravel().tolist(),
     }

@@ -40,6 +40,7 @@ def row(*, rounds: int) -> dict[str, Any]:
         "good": good,
         "good_over_sweep": statistics.median(g / s for g, s in zip(seconds[good], seconds["sweep"], strict=True)),
         "naive_over_sweep": seconds["naive"][0] / seconds["sweep"][0],
+        "seconds_waiting_for_xla": statistics.median(one["waiting"] for one in taken["sweep"]),
         "trace_seconds": statistics.median(one["tracing"] for one in taken["sweep"]),
         "compile_seconds_cold": statistics.median(one["compiling"] for one in taken["sweep"]),
         "compile_seconds_again": statistics.median(one["compiling"] for one in taken["again"]),
