@@ -32,8 +32,8 @@ Criteria, fixed before any run (a negative correlation says that better alignmen
 
 | claim | criterion |
 |---|---|
-| C2.6 means: Spearman's ρ of mean alignment and mean log test loss over optimizers | interval over seeds and optimizers below 0 |
-| C2.6 seeds: ρ over the optimizers within each seed, mean | interval over seeds below -0.5 |
+| C2.6/*/*/means Spearman's ρ of mean alignment and mean log test loss over optimizers | interval over seeds and optimizers below 0 |
+| C2.6/*/*/seeds ρ over the optimizers within each seed, mean | interval over seeds below -0.5 |
 | O1 the optimizers differ enough to be ranked (ours): largest over smallest test loss within a seed | geometric mean: interval above 1.1 |
 
 The first criterion asks for an association at all, which is much with eight units; the second for one that holds up in every data set.
@@ -243,19 +243,21 @@ def measures(dataset: Any) -> Any:
 
 def claims(dataset: Any) -> list[Verdict]:
     """Verdicts on C2.6 and O1 under both budgets."""
-    found = measures(dataset)
+    found, task = measures(dataset), _config(dataset).task
     verdicts = []
     for budget in BUDGETS:
         here = found.sel(budget=budget)
         is_there = np.isfinite(here["log_test"]).all("seed")
         ranked = here.isel(optimizer=np.flatnonzero(is_there.values))
         num = ranked.sizes["optimizer"]
-        what = f"{num} optimizers ({_config(dataset).task}) at equal {'numbers of steps' if budget == 'steps' else 'training loss'}"
+        what = f"{num} optimizers ({task}) at equal {'numbers of steps' if budget == 'steps' else 'training loss'}"
         alignment, log_test = (ranked[name].astype(float) for name in ("alignment", "log_test"))
         over_means = association.ranking(alignment, log_test, "optimizer", over="seed")
         statement = f"AGOP alignment ranks the test loss of {what}: Spearman's ρ of their means."
         verdicts.append(
-            at_most(f"C2.6/{budget}/means", statement=statement, source=SOURCE, bound=0.0, **_interval(over_means))
+            at_most(
+                f"C2.6/{task}/{budget}/means", statement=statement, source=SOURCE, bound=0.0, **_interval(over_means)
+            )
         )
         within = spread = Interval(np.nan, np.nan, np.nan)
         if num >= 3:
@@ -263,11 +265,13 @@ def claims(dataset: Any) -> list[Verdict]:
             spread = mean_interval((log_test.max("optimizer") - log_test.min("optimizer")).values)
         statement = f"AGOP alignment ranks the test loss of {what} within a seed: mean of Spearman's ρ."
         verdicts.append(
-            at_most(f"C2.6/{budget}/seeds", statement=statement, source=SOURCE, bound=-0.5, **_interval(within))
+            at_most(f"C2.6/{task}/{budget}/seeds", statement=statement, source=SOURCE, bound=-0.5, **_interval(within))
         )
         statement = f"The {what} differ in their test loss: largest over smallest within a seed."
         verdicts.append(
-            at_least(f"O1/{budget}", statement=statement, source="jaxdyn", bound=1.1, **_interval(np.exp(spread)))
+            at_least(
+                f"O1/{task}/{budget}", statement=statement, source="jaxdyn", bound=1.1, **_interval(np.exp(spread))
+            )
         )
     return sorted(verdicts, key=lambda verdict: verdict.id)
 

@@ -120,21 +120,26 @@ def test_budgets_are_the_last_step_and_the_crossing_of_the_level():
 
 def test_verdicts_follow_the_data():
     verdicts = {one.id: one for one in optimizers.claims(fake())}
-    for claim in ("C2.6/steps/means", "C2.6/steps/seeds", "C2.6/loss/seeds", "O1/loss"):
+    for claim in (
+        "C2.6/polynomial/steps/means",
+        "C2.6/polynomial/steps/seeds",
+        "C2.6/polynomial/loss/seeds",
+        "O1/polynomial/loss",
+    ):
         assert str(verdicts[claim].verdict) == "supported", verdicts[claim]
-    np.testing.assert_allclose(verdicts["O1/steps"].estimate, np.exp(1.5), rtol=1e-6)
+    np.testing.assert_allclose(verdicts["O1/polynomial/steps"].estimate, np.exp(1.5), rtol=1e-6)
     turned = fake().assign(alignment=1 - fake().alignment)
     verdicts = {one.id: one for one in optimizers.claims(turned)}
-    assert str(verdicts["C2.6/loss/seeds"].verdict) == "not supported"
-    assert verdicts["C2.6/loss/means"].estimate == pytest.approx(1.0)
+    assert str(verdicts["C2.6/polynomial/loss/seeds"].verdict) == "not supported"
+    assert verdicts["C2.6/polynomial/loss/means"].estimate == pytest.approx(1.0)
 
 
 def test_an_optimizer_that_does_not_arrive_is_left_out_of_the_second_budget_only():
     data = fake()
     data.loss.loc[{"optimizer": "adam", "seed": 1}] = 1.0
     verdicts = {one.id: one for one in optimizers.claims(data)}
-    assert "3 optimizers (polynomial)" in verdicts["C2.6/loss/seeds"].statement
-    assert "4 optimizers (polynomial)" in verdicts["C2.6/steps/seeds"].statement
+    assert "3 optimizers (polynomial)" in verdicts["C2.6/polynomial/loss/seeds"].statement
+    assert "4 optimizers (polynomial)" in verdicts["C2.6/polynomial/steps/seeds"].statement
 
 
 def test_the_figure_draws():
