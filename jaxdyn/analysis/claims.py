@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 COLUMNS = ("claim", "statement", "estimate [95 % interval]", "criterion", "verdict")
 """Headings of the rows of `table`."""
@@ -61,6 +61,18 @@ class Verdict:
         return (
             f"{self.id}: {self.verdict}{reason} — {self.statement} {_interval(self)}; {self.criterion} ({self.source})"
         )
+
+
+def measured(found: SupportsFloat | Iterable[SupportsFloat]) -> dict[str, float]:
+    """The numbers of a verdict as keyword arguments, from `(estimate, low, high)`, or from one number that is exact.
+
+    Example:
+        >>> measured((0.5, 0.4, 0.6)), measured(1)
+        ({'estimate': 0.5, 'low': 0.4, 'high': 0.6}, {'estimate': 1.0, 'low': 1.0, 'high': 1.0})
+    """
+    is_one = not isinstance(found, Iterable) or getattr(found, "ndim", 1) == 0
+    three: Any = (found,) * 3 if is_one else found
+    return dict(zip(("estimate", "low", "high"), map(float, three), strict=True))
 
 
 def at_most(

@@ -41,7 +41,6 @@ References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815. Its numbers could not be read; rule, rates and sizes are ours.
 """
 
-import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ import jaxdyn as jd
 from jaxdyn.analysis import figures, spikes
 from jaxdyn.analysis.claims import Verdict, at_least, at_most
 from jaxdyn.analysis.scaling import mean_interval
-from jaxdyn.experiments import _budgets, _references
+from jaxdyn.experiments import _budgets, _configuration, _references
 
 RULE: dict[str, Any] = {"factor": 2.0, "window": 30, "floor": 0.02, "rearm": 1.1}
 """What a spike is."""
@@ -148,7 +147,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
     """
     truths, described = _references.truths(config) if "digits" in config.tasks else (None, {})
     function, loop, vmap = ensemble(config, truths)
-    attrs = {"experiment": "agop", "config": json.dumps(dataclasses.asdict(config)), **described}
+    attrs = {**_configuration.attributes("agop", config), **described}
 
     def stop(values: Any) -> Any:
         size, least = (values[name][:, 0].astype(int) for name in ("batch_size", "least"))
@@ -395,6 +394,4 @@ def figure(dataset: Any) -> Any:
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    return Config(**fields | tuples)
+    return _configuration.restored(dataset, Config)

@@ -35,9 +35,7 @@ References:
     Liu, Zhu, Belkin, arXiv 2010.01092 (C4.1, C4.2), 2203.05104 (C4.3 to C4.5), 2206.15058 (M1 to M3).
 """
 
-import dataclasses
 import itertools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +49,7 @@ import jaxdyn as jd
 from jaxdyn.analysis import figures
 from jaxdyn.analysis.claims import Verdict, at_least, at_most
 from jaxdyn.analysis.scaling import mean_interval, power_law
+from jaxdyn.experiments import _configuration
 
 DIM = 16
 """Dimension of the inputs; 4 × 4 pixels for the convolutional network."""
@@ -190,7 +189,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         `multilinear_remainder`, `multilinear_mixed`, `multilinear_beyond`; NaN where a network has no such claim.
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "breaking", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("breaking", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -310,7 +309,7 @@ def figure(dataset: Any) -> Any:
 
 def _draw(dataset: Any) -> Any:
     found, names = measures(dataset), dataset["network"].values.tolist()
-    config = json.loads(dataset.attrs["config"])
+    config = _configuration.restored(dataset, Config)
 
     def of(*claims: str) -> list[str]:
         return [name for name in names if NETWORKS[name].claim in claims]
@@ -332,8 +331,8 @@ def _draw(dataset: Any) -> Any:
         place.set_title(title)
         figures.leave_room(place, len(members) + 1)
     page.suptitle(
-        f"n = {config['num_train']}, {config['steps']} steps at η c λ_max(K_0) = {config['rate']:g}, ball of radius "
-        f"{config['radius']:g}, {config['seeds']} seeds"
+        f"n = {config.num_train}, {config.steps} steps at η c λ_max(K_0) = {config.rate:g}, ball of radius "
+        f"{config.radius:g}, {config.seeds} seeds"
     )
     return page
 

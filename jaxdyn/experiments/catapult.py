@@ -46,8 +46,6 @@ References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2205.11787 (C1). Lewkowycz et al., arXiv 2003.02218 (C6).
 """
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +55,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import phases
-from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured, within
 from jaxdyn.analysis.scaling import mean_interval, power_law
+from jaxdyn.experiments import _configuration
 from jaxdyn.experiments._catapult import Along, Case, Constant, map_error, problem, rates
 from jaxdyn.experiments._catapult_figure import draw
 
@@ -126,7 +125,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         `target` [direction], which `theory.catapult.example_map` takes.
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "catapult", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("catapult", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -219,7 +218,7 @@ def claims(dataset: Any) -> list[Verdict]:
         verdicts += _agreement(pair, *(found.sel(case=whole[f"{pair} {which}"]) for which in ("network", "quadratic")))
     share = min(_share(found.sel(case=whole[f"{pair} quadratic"]), _catapults) for pair in ("single", "clusters"))
     statement = "The quadratic models, whose Hessian is fixed, catapult: share of their runs with 2.2 ≤ η_rel ≤ 3.8."
-    verdicts.append(at_least("C1.8", statement=statement, source=ZHU, bound=0.95, **_exact(share)))
+    verdicts.append(at_least("C1.8", statement=statement, source=ZHU, bound=0.95, **measured(share)))
     if dataset["loss"].dtype == np.float64:
         verdicts += [
             _map(family, dataset, whole[family]) for family in ("single quadratic", "uv", "clusters quadratic")
@@ -240,18 +239,18 @@ def _regimes(family: str, here: Any) -> list[Verdict]:
     lazy = _share(here, lambda one: one["phase"] == "lazy", 0.0, 1.8)
     verdicts = [
         at_least(
-            f"C1.1/{family}", statement=f"Lazy at η_rel ≤ 1.8: share of runs ({family}).", source=source, bound=1.0, **_exact(lazy)
+            f"C1.1/{family}", statement=f"Lazy at η_rel ≤ 1.8: share of runs ({family}).", source=source, bound=1.0, **measured(lazy)
         ),
         at_least(
             f"C1.2/{family}", statement=f"Catapult, ending in η c λ < 2, at 2.2 ≤ η_rel ≤ 3.8: share of runs ({family}).",
             source=source, bound=0.95,
-            **_exact(_share(here, lambda one: _catapults(one) & (one["final_relative"].max("direction") < 2))),
+            **measured(_share(here, lambda one: _catapults(one) & (one["final_relative"].max("direction") < 2))),
         ),
     ]  # fmt: skip
     if not family.endswith("network"):
         share = _share(here, lambda one: one["phase"] == "divergent", 4.2, 6.0)
         statement = f"Divergent at 4.2 ≤ η_rel ≤ 6: share of runs ({family})."
-        verdicts.append(at_least(f"C1.3/{family}", statement=statement, source=source, bound=0.95, **_exact(share)))
+        verdicts.append(at_least(f"C1.3/{family}", statement=statement, source=source, bound=0.95, **measured(share)))
     if "clusters" not in family and family != "general":
         statement = f"The lazy phase ends at η_rel = 2 ({family})."
         edge = phases.bracket(here["phase"] != "lazy", dim="rate")
@@ -337,10 +336,9 @@ def _agreement(pair: str, network: Any, quadratic: Any) -> list[Verdict]:
         for name, what in (("peak", "peak loss"), ("kept", "final λ_1")):
             ratio = np.log(one[name] / other[name])
             ratio = ratio.isel(direction=0) if "direction" in ratio.dims else ratio
-            numbers = (float(np.exp(end)) for end in mean_interval(ratio.values.astype(float)))
+            interval = measured(np.exp(mean_interval(ratio.values.astype(float))))
             statement = f"Network and quadratic model have almost the same {what} at η_rel = {rate:g}: ratio ({pair})."
             label = f"C1.5/{'peak' if name == 'peak' else 'kernel'}/{pair}/{rate:g}"
-            interval = dict(zip(("estimate", "low", "high"), numbers, strict=True))
             verdicts.append(
                 within(label, statement=statement, source=f"{ZHU}, figures 3 and 5", lower=0.8, upper=1.25, **interval)
             )
@@ -352,7 +350,7 @@ def _map(family: str, dataset: Any, label: str) -> Verdict:
     c = jd.losses.mse.c(config.num_train, 1) if "clusters" in label else 1.0
     error = map_error(dataset.sel(case=label, rate=slice(0.0, 3.8)), steps=config.steps, c=c)
     statement = f"The exact map holds through the catapult: largest relative error ({label})."
-    return at_most(f"map/{family}", statement=statement, source=ZHU, bound=1e-12, **_exact(error))
+    return at_most(f"map/{family}", statement=statement, source=ZHU, bound=1e-12, **measured(error))
 
 
 def _boundary(claim: str, statement: str, source: str, edge: Any, theory: float) -> Verdict:
@@ -391,10 +389,5 @@ def _fit(fit: Any) -> dict[str, float]:
     return {"estimate": fit.exponent, "low": fit.low, "high": fit.high}
 
 
-def _exact(number: float) -> dict[str, float]:
-    return {"estimate": number, "low": number, "high": number}
-
-
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    return Config(**fields | {name: tuple(fields[name]) for name in ("widths", "gammas")})
+    return _configuration.restored(dataset, Config)

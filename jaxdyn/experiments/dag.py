@@ -39,7 +39,6 @@ References:
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -53,6 +52,7 @@ import jaxdyn as jd
 from jaxdyn.analysis import figures
 from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
 from jaxdyn.analysis.scaling import mean_interval, power_law
+from jaxdyn.experiments import _configuration
 from jaxdyn.models import graphs
 
 DIM, SIDE = 16, 4
@@ -106,7 +106,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         `change` and `loss`.
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "dag", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("dag", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -395,6 +395,4 @@ def _deeper(ratio: Any) -> Verdict:
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return Config(**plain)
+    return _configuration.restored(dataset, Config)

@@ -29,8 +29,6 @@ References:
     Lewkowycz et al., arXiv 2003.02218, figures 2 and 3.
 """
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +39,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import figures, phases
-from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured, within
 from jaxdyn.analysis.scaling import mean_interval, power_law
+from jaxdyn.experiments import _configuration
 
 SOURCE = "arXiv 2003.02218"
 EARLY = 50
@@ -98,7 +97,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         ValueError: where the fixed time does not fit into the steps.
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "flatness", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("flatness", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -204,10 +203,12 @@ def claims(dataset: Any) -> list[Verdict]:
     verdicts.append(within("C6.1/rate", statement=statement, source=SOURCE, lower=-0.1, upper=0.1, **flat))
     largest = float(wild["relative"].sel(horizon="steps").max()) if wild.sizes["rate"] else np.nan
     statement = "Above 2 the curvature ends below 2/η: largest η c λ of all runs that train."
-    verdicts.append(at_most("C6.2", statement=statement, source=SOURCE, bound=2.0, **_exact(largest)))
+    verdicts.append(at_most("C6.2", statement=statement, source=SOURCE, bound=2.0, **measured(largest)))
     soon = found["above"].sel(rate=slice(2.4, 3.6)).mean("rate").values
     statement = "A catapult is over soon: steps until η c λ stays below 2."
-    verdicts.append(at_most("C6.2/soon", statement=statement, source=SOURCE, bound=10.0, **_plain(mean_interval(soon))))
+    verdicts.append(
+        at_most("C6.2/soon", statement=statement, source=SOURCE, bound=10.0, **measured(mean_interval(soon)))
+    )
     falls = _exponent(wild["kept"].sel(horizon="steps"))
     statement = "Above 2 the final curvature falls with the rate: exponent."
     verdicts.append(at_most("C6.2/rate", statement=statement, source=SOURCE, bound=0.0, **falls))
@@ -215,7 +216,7 @@ def claims(dataset: Any) -> list[Verdict]:
         gain = best(found["accuracy"].sel(horizon=when), found["trains"])
         statement = f"The best accuracy at fixed {when} {words} above 2: super- minus sub-critical."
         verdicts.append(
-            at_least(f"C6.3/{when}", statement=statement, source=SOURCE, bound=bound, **_plain(mean_interval(gain)))
+            at_least(f"C6.3/{when}", statement=statement, source=SOURCE, bound=bound, **measured(mean_interval(gain)))
         )
     gain = best(-np.log(found["test_loss"].sel(horizon="steps")), found["trains"])
     statement = "The best test loss at fixed steps is above 2: super- over sub-critical."
@@ -282,24 +283,15 @@ def _draw(dataset: Any) -> Any:
 def _exponent(array: Any) -> dict[str, float]:
     """The exponent in the rate; NaN where too few rates train."""
     if array.sizes["rate"] < 3:
-        return _exact(np.nan)
+        return measured(np.nan)
     fit = power_law(array, "rate", over="seed")
     return {"estimate": fit.exponent, "low": fit.low, "high": fit.high}
 
 
 def _ratio(interval: Any) -> dict[str, float]:
     """The interval of a mean of logarithms as that of a geometric mean."""
-    return {name: float(np.exp(end)) for name, end in zip(("estimate", "low", "high"), interval, strict=True)}
-
-
-def _plain(interval: Any) -> dict[str, float]:
-    return dict(zip(("estimate", "low", "high"), interval, strict=True))
-
-
-def _exact(number: float) -> dict[str, float]:
-    return {"estimate": number, "low": number, "high": number}
+    return measured(np.exp(interval))
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    return Config(**fields | {"rates": tuple(fields["rates"])})
+    return _configuration.restored(dataset, Config)

@@ -30,7 +30,6 @@ References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2205.11787, figures 2(b), 4, 9 and 10. Lewkowycz et al., arXiv 2003.02218, figure 3.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,9 +43,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import figures
-from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured, within
 from jaxdyn.analysis.scaling import mean_interval
-from jaxdyn.experiments import _pictures
+from jaxdyn.experiments import _configuration, _pictures
 
 VARIANTS = ("sgd", "tanh", "swish", "three layers", "convolution")
 MODELS = ("network", "linear", "quadratic")
@@ -118,11 +117,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
     """
     function, loop, vmap = ensemble(config)
     absent = _tasks(config)[1]
-    attrs = {
-        "experiment": "generalization",
-        "config": json.dumps(dataclasses.asdict(config)),
-        "left_out": json.dumps(absent),
-    }
+    attrs = {**_configuration.attributes("generalization", config), "left_out": json.dumps(absent)}
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -272,7 +267,7 @@ def _verdicts(panel: str, here: Any) -> list[Verdict]:
         f"{panel}, network: best test accuracy {_text(lambda x: 1 - x, below)} below critical, {_text(lambda x: 1 - x, above)} above; "
         "difference."
     )
-    gain = dict(zip(("estimate", "low", "high"), mean_interval(below.values - above.values), strict=True))
+    gain = measured(mean_interval(below.values - above.values))
     verdicts.append(at_least(f"C6.3/{panel}", statement=statement, source=CATAPULT, bound=0.0, **gain))
     return verdicts
 
@@ -302,7 +297,7 @@ def _text(back: Any, best: _Best) -> str:
 
 def _exponential(logs: Any) -> dict[str, float]:
     numbers = (float(np.exp(number)) for number in mean_interval(logs))
-    return dict(zip(("estimate", "low", "high"), numbers, strict=True))
+    return measured(numbers)
 
 
 def _logs(here: Any, model: str) -> Any:
@@ -394,6 +389,4 @@ def _expansion(model: str, variant: str, task: Any) -> Any:
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return Config(**plain)
+    return _configuration.restored(dataset, Config)

@@ -46,8 +46,6 @@ References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815 (the chain from spikes through alignment to test loss; the tests of it are ours).
 """
 
-import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -59,8 +57,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import association, crossings, figures, spikes
-from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured, within
 from jaxdyn.analysis.scaling import mean_interval
+from jaxdyn.experiments import _configuration
 
 RULE: dict[str, Any] = {"factor": 2.0, "window": 30, "floor": 0.02, "rearm": 1.1}
 """What counts as a spike of the full training loss."""
@@ -218,7 +217,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         (mean so far where capped, last otherwise) [probe_step]; `learning_rate` and `relative_rate` [start], η c λ_max(K_0).
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "mediation", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("mediation", config)
     level = config.level
     return jd.sweep(
         function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs,
@@ -313,8 +312,7 @@ def claims(dataset: Any) -> list[Verdict]:
     units = f"{fit.num_units} runs, {config.seeds} seeds, {len(config.batch_sizes) + 1} batch sizes"
 
     def judge(judged: Callable[..., Verdict], name: str, statement: str, numbers: Any, **bounds: float) -> Verdict:
-        interval = dict(zip(("estimate", "low", "high"), map(float, numbers), strict=True))
-        return judged(name, statement=statement, source=SOURCE, **bounds, **interval)
+        return judged(name, statement=statement, source=SOURCE, **bounds, **measured(numbers))
 
     verdicts = [
         judge(at_most, "M1", f"More spikes go with a lower test loss: slope ({units}).", fit.total, bound=0.0),
@@ -388,6 +386,4 @@ def _draw(data: Any) -> Any:
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    plain_fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in fields.items()}
-    return Config(**plain_fields)
+    return _configuration.restored(dataset, Config)

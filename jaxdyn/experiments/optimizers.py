@@ -43,8 +43,6 @@ References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815: the claim is theirs; their settings and numbers were not available.
 """
 
-import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,8 +54,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import association, crossings, figures
-from jaxdyn.analysis.claims import Verdict, at_least, at_most
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured
 from jaxdyn.analysis.scaling import Interval, mean_interval
+from jaxdyn.experiments import _configuration
 
 OPTIMIZERS: Mapping[str, tuple[Callable[[Any], Any], float]] = {
     "sgd": (optax.sgd, 3.0),
@@ -130,7 +129,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         `learning_rate` and `relative_rate`, η c λ_max(K_0), which says something about stability for `sgd` alone.
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "optimizers", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("optimizers", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -256,7 +255,7 @@ def claims(dataset: Any) -> list[Verdict]:
         statement = f"AGOP alignment ranks the test loss of {what}: Spearman's ρ of their means."
         verdicts.append(
             at_most(
-                f"C2.6/{task}/{budget}/means", statement=statement, source=SOURCE, bound=0.0, **_interval(over_means)
+                f"C2.6/{task}/{budget}/means", statement=statement, source=SOURCE, bound=0.0, **measured(over_means)
             )
         )
         within = spread = Interval(np.nan, np.nan, np.nan)
@@ -265,13 +264,11 @@ def claims(dataset: Any) -> list[Verdict]:
             spread = mean_interval((log_test.max("optimizer") - log_test.min("optimizer")).values)
         statement = f"AGOP alignment ranks the test loss of {what} within a seed: mean of Spearman's ρ."
         verdicts.append(
-            at_most(f"C2.6/{task}/{budget}/seeds", statement=statement, source=SOURCE, bound=-0.5, **_interval(within))
+            at_most(f"C2.6/{task}/{budget}/seeds", statement=statement, source=SOURCE, bound=-0.5, **measured(within))
         )
         statement = f"The {what} differ in their test loss: largest over smallest within a seed."
         verdicts.append(
-            at_least(
-                f"O1/{task}/{budget}", statement=statement, source="jaxdyn", bound=1.1, **_interval(np.exp(spread))
-            )
+            at_least(f"O1/{task}/{budget}", statement=statement, source="jaxdyn", bound=1.1, **measured(np.exp(spread)))
         )
     return sorted(verdicts, key=lambda verdict: verdict.id)
 
@@ -315,10 +312,5 @@ def _draw(data: Any) -> Any:
     return page  # fmt: skip
 
 
-def _interval(numbers: Any) -> dict[str, float]:
-    return dict(zip(("estimate", "low", "high"), (float(number) for number in numbers), strict=True))
-
-
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    return Config(**fields | {"optimizers": tuple(fields["optimizers"])})
+    return _configuration.restored(dataset, Config)

@@ -28,7 +28,6 @@ References:
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +38,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import figures
-from jaxdyn.analysis.claims import Verdict, at_least, at_most
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured
 from jaxdyn.analysis.scaling import mean_interval, power_law
+from jaxdyn.experiments import _configuration
 
 SHAPES = ((8, 8), (8, 16), (8, 128))
 """Equations and parameters of the Gaussian Jacobians."""
@@ -96,7 +96,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         `log_condition` of the Gaussian kernels.
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "pl", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("pl", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -231,7 +231,7 @@ def claims(dataset: Any) -> list[Verdict]:
     verdicts.append(
         at_most(
             "C5.4", statement="With more outputs than parameters the kernel is singular.", source=SOURCE, bound=1e-5,
-            **_exact(singular),
+            **measured(singular),
         )
     )  # fmt: skip
     conditions = dataset["log_condition"].sel(network="gaussian").isel(start=0)
@@ -265,7 +265,7 @@ def _trained(name: str, here: Any) -> list[Verdict]:
 
     def worst(claim: str, statement: str, number: Any, judge: Any, bound: float) -> Verdict:
         return judge(
-            f"{claim}/{name}", statement=f"{statement} ({name}).", source=SOURCE, bound=bound, **_exact(number)
+            f"{claim}/{name}", statement=f"{statement} ({name}).", source=SOURCE, bound=bound, **measured(number)
         )
 
     return [
@@ -275,7 +275,7 @@ def _trained(name: str, here: Any) -> list[Verdict]:
         worst("C5.2", "The loss falls at least as (1 − ημ)^t: its rate over that", -_greatest(-here["speed"]), at_least, 1.0),
         at_most(
             f"C5.2b/{name}", statement=f"The loss gets small: L_T/L_0 ({name}).", source=SOURCE, bound=0.01,
-            **dict(zip(("estimate", "low", "high"), reached, strict=True)),
+            **measured(reached),
         ),
         worst("C5.3", "The path stays in the ball of radius R: its length over R", _greatest(here["path"]), at_most, 1.0),
     ]  # fmt: skip
@@ -336,15 +336,10 @@ def _greatest(array: Any) -> float:
     return float(np.max(array.values))
 
 
-def _exact(number: float) -> dict[str, float]:
-    return {"estimate": number, "low": number, "high": number}
-
-
 def _digits(config: Config) -> Any:
     drawn = jd.tasks.digits(classes=(3, 8), n=config.num_train)
     return jd.tasks.from_arrays(drawn.x, 0.5 + 0.4 * drawn.y)
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    return Config(**fields | {"widths": tuple(fields["widths"])})
+    return _configuration.restored(dataset, Config)

@@ -33,8 +33,6 @@ References:
     Lewkowycz et al., arXiv 2003.02218, section 2.2. Zhu et al., arXiv 2205.11787, sections 3 and 4.
 """
 
-import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -50,6 +48,7 @@ from jaxdyn.analysis.brackets import geometric_mean
 from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
 from jaxdyn.analysis.phases import bracket
 from jaxdyn.analysis.scaling import mean_interval, power_law
+from jaxdyn.experiments import _configuration
 
 DIM = 64
 """Input dimension, that of the digits."""
@@ -151,7 +150,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         `curvature`, c λ_max of the current kernel; along `start` `learning_rate`, and `relative_rate` η c λ_max(K_0).
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "rates", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("rates", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -395,6 +394,4 @@ def _draw(dataset: Any) -> Any:
 
 
 def _config(dataset: Any) -> Config:
-    fields = json.loads(dataset.attrs["config"]).items()
-    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields}
-    return Config(**known)
+    return _configuration.restored(dataset, Config)

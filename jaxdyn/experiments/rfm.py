@@ -32,8 +32,6 @@ References:
     Radhakrishnan, Beaglehole, Pandit, Belkin, arXiv 2212.13881, and the notebooks of its code.
 """
 
-import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,8 +44,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import figures
-from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured, within
 from jaxdyn.analysis.scaling import mean_interval
+from jaxdyn.experiments import _configuration
 from jaxdyn.theory import radial, rfm
 
 DIM, RELEVANT = 20, (0, 1, 5)
@@ -117,7 +116,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         `rates`: `learning_rate` and `relative_rate`, η c λ_max(K_0).
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "rfm", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("rfm", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -256,20 +255,20 @@ def claims(dataset: Any) -> list[Verdict]:
         times = f"{config.iterations} iterations, n = {config.num_train}, {name}"
         ends = [float(np.exp(end)) for end in mean_interval(np.log(_values(here["fall"])))]
         statement = f"The test MSE falls over the iterations: last over first ({times})."
-        verdicts.append(at_most(f"C7.1/{name}", statement=statement, source=SOURCE, bound=1 / 3, **_interval(ends)))
+        verdicts.append(at_most(f"C7.1/{name}", statement=statement, source=SOURCE, bound=1 / 3, **measured(ends)))
         share = mean_interval(_values(here["share"].isel(iteration=-1)))
         statement = f"M concentrates on the coordinates 0, 1, 5: their share of its trace ({times})."
-        verdicts.append(at_least(f"C7.2/{name}", statement=statement, source=SOURCE, bound=0.9, **_interval(share)))
+        verdicts.append(at_least(f"C7.2/{name}", statement=statement, source=SOURCE, bound=0.9, **measured(share)))
         likeness = mean_interval(_values(here["likeness"]))
         statement = f"The machine's metric is the network's AGOP: their cosine ({name})."
-        verdicts.append(at_least(f"R1/{name}", statement=statement, source="jaxdyn", bound=0.9, **_interval(likeness)))
+        verdicts.append(at_least(f"R1/{name}", statement=statement, source="jaxdyn", bound=0.9, **measured(likeness)))
     num_train, iterations, error = NOTEBOOK
     if (config.num_train, config.iterations) == (num_train, iterations):
         mean = mean_interval(_values(found["error"].sel(kernel="laplace")))
         statement = f"The last test MSE is that of the authors' notebook, {error:.4f}, within a factor of 2 (laplace)."
         bounds = {"lower": error / 2, "upper": error * 2}
         verdicts.append(
-            within("C7.1/notebook", statement=statement, source=f"{SOURCE}, code", **bounds, **_interval(mean))
+            within("C7.1/notebook", statement=statement, source=f"{SOURCE}, code", **bounds, **measured(mean))
         )
     for convention in CONVENTIONS:
         for layer in range(len(LAYERS)):
@@ -279,7 +278,7 @@ def claims(dataset: Any) -> list[Verdict]:
                 f"The feature ansatz holds better after training: {after.mean():.2f} against {before.mean():.2f} before, the "
                 f"difference (layer {layer + 1}, {convention})."
             )
-            rise = _interval(mean_interval(after - before))
+            rise = measured(mean_interval(after - before))
             name = f"C7.3/{convention}/{layer + 1}"
             verdicts.append(at_least(name, statement=statement, source=SOURCE, bound=0.2, **rise))
     return sorted(verdicts, key=lambda verdict: verdict.id)
@@ -344,9 +343,5 @@ def _values(array: Any) -> np.ndarray:
     return np.asarray(array.values, dtype=float)
 
 
-def _interval(numbers: Any) -> dict[str, float]:
-    return dict(zip(("estimate", "low", "high"), (float(number) for number in numbers), strict=True))
-
-
 def _config(dataset: Any) -> Config:
-    return Config(**json.loads(dataset.attrs["config"]))
+    return _configuration.restored(dataset, Config)

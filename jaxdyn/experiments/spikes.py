@@ -31,8 +31,6 @@ References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2306.04815. Its numbers could not be read; rule, rates and sizes are ours.
 """
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -45,8 +43,9 @@ import optax
 import jaxdyn as jd
 from jaxdyn.analysis import figures
 from jaxdyn.analysis import spikes as detector
-from jaxdyn.analysis.claims import Verdict, at_least, at_most
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured
 from jaxdyn.analysis.scaling import mean_interval
+from jaxdyn.experiments import _configuration
 from jaxdyn.geometry import subspace
 
 SUBSPACES = (1, 2, 5, 10)
@@ -117,7 +116,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         c λ_max(K_0)); along `end`, of raised descents, `curvatures` [raise].
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "spikes", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("spikes", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -322,7 +321,7 @@ def _judge(judge: Any, name: str, statement: str, sample: np.ndarray, bound: flo
         statement=f"{statement}{few}.",
         source=SOURCE,
         bound=bound,
-        **dict(zip(("estimate", "low", "high"), ends, strict=True)),
+        **measured(ends),
     )
 
 
@@ -389,6 +388,4 @@ def _draw(data: Any) -> Any:
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    return Config(**fields | tuples)
+    return _configuration.restored(dataset, Config)

@@ -39,8 +39,6 @@ References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2205.11787, figures 6 and 7, appendix 19.3. Zhu et al., arXiv 2306.04815, claim 1.
 """
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -52,9 +50,9 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.analysis import figures
-from jaxdyn.analysis.claims import Verdict, at_least, at_most, within
+from jaxdyn.analysis.claims import Verdict, at_least, at_most, measured, within
 from jaxdyn.analysis.scaling import mean_interval
-from jaxdyn.experiments import _pictures
+from jaxdyn.experiments import _configuration, _pictures
 
 NETWORKS = ("dense", "convolution")
 MODELS = ("network", "quadratic")
@@ -115,7 +113,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         and `top_loss` [mode], `top_output_correction` and `top_kernel_decrease`; along `start` `learning_rate`.
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "subspace", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("subspace", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -379,7 +377,7 @@ def _interval(array: Any) -> dict[str, float]:
     """The mean over the members that have a number; NaN for fewer than 2."""
     values = array.values[np.isfinite(array.values)].astype(float)
     numbers = mean_interval(values) if len(values) >= 2 else (np.nan,) * 3
-    return dict(zip(("estimate", "low", "high"), (float(number) for number in numbers), strict=True))
+    return measured(numbers)
 
 
 def _size(here: Any, rate: float) -> int:
@@ -387,5 +385,4 @@ def _size(here: Any, rate: float) -> int:
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    return Config(**fields | {"rates": tuple(fields["rates"])})
+    return _configuration.restored(dataset, Config)

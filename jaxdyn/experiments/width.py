@@ -23,9 +23,7 @@ References:
     Jacot et al., arXiv 1806.07572.
 """
 
-import dataclasses
 import functools
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +36,7 @@ import jaxdyn as jd
 from jaxdyn.analysis import figures
 from jaxdyn.analysis.claims import Verdict, at_most, within
 from jaxdyn.analysis.scaling import mean_interval, power_law
+from jaxdyn.experiments import _configuration
 from jaxdyn.models.width import Width
 
 
@@ -90,7 +89,7 @@ def run(config: Config, store: Any = None, progress: Any = None) -> Any:
         `outputs_test`, and for the networks alone `change`, `distance`, `curvature`.
     """
     function, loop, vmap = ensemble(config)
-    attrs = {"experiment": "width", "config": json.dumps(dataclasses.asdict(config))}
+    attrs = _configuration.attributes("width", config)
     return jd.sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs)
 
 
@@ -329,6 +328,4 @@ def _learning_rate(config: Config, kernel: Any) -> float:
 
 
 def _config(dataset: Any) -> Config:
-    fields: dict[str, Any] = json.loads(dataset.attrs["config"])
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return Config(**plain)
+    return _configuration.restored(dataset, Config)
