@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.ensemble.programme import is_key
+from jaxdyn.ensemble.programme import is_key, on_host
 from jaxdyn.results.arrays import load_arrays, save_arrays
 
 
@@ -60,8 +60,8 @@ class Checkpoints:
 
     def save(self, key: str, fingerprint: Mapping[str, str], progressed: Progressed) -> None:
         """Save a cell's progress, and drop the checkpoint before it. Where the disk fails, warn and go on without."""
-        leaves = jax.device_get([_plain(leaf) for leaf in jax.tree.leaves(progressed.state)])
-        progress = {"state": [np.asarray(leaf) for leaf in leaves], "values": dict(progressed.values)}
+        leaves = [on_host(leaf) for leaf in jax.tree.leaves(progressed.state)]
+        progress = {"state": leaves, "values": dict(progressed.values)}
         told = {"piece": progressed.piece, "made_by": dict(fingerprint), "content": _digest(progress)}
         try:
             save_arrays(self._file(key), progress, told)
@@ -121,10 +121,6 @@ def _digest(progress: Any) -> str:
         array = np.asarray(leaf)
         found.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
-
-
-def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def _like(leaf: Any, saved: Any) -> Any:

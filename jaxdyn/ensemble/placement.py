@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
@@ -69,28 +70,44 @@ class Placement:
 
         return jax.tree.map(padded, tree)
 
-    def over_members(self, one: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def over_members(self, one: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
         """A function of one member as a function of all.
 
+        What a member holds is overwritten where it lies: stacking new values beside the old ones instead costs two more copies of
+        every state.
+
         Args:
-            one: `(shared, own) -> results` of one member.
+            one: `(shared, held, own) -> (held, results)` of one member.
 
         Returns:
-            `(shared, own) -> results`, where every leaf of `own` and of the results has a leading axis of `padded` members.
+            `(shared, held, own) -> (held, results)`, where every leaf of `held`, `own` and the results has a leading axis of `padded`
+            members.
         """
 
-        def local(shared: Any, own: Any) -> Any:
-            if self.chunk == 1:
-                return jax.lax.map(lambda member: one(shared, member), own)
+        def local(shared: Any, held: Any, own: Any) -> Any:
+            def some(held: Any, item: Any) -> Any:
+                position, mine = item
+                here = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, position, keepdims=False), held)
+                together = one if self.chunk == 1 else jax.vmap(one, in_axes=(None, 0, 0))
+                new, results = together(shared, here, mine)
+                put = jax.lax.dynamic_update_index_in_dim
+                return jax.tree.map(lambda leaf, value: put(leaf, value, position, 0), held, new), results
 
-            together = jax.vmap(lambda member: one(shared, member))
-            cut = jax.tree.map(lambda leaf: leaf.reshape(-1, self.chunk, *leaf.shape[1:]), own)
-            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(together, cut))
+            def cut(leaf: Any) -> Any:
+                return leaf if self.chunk == 1 else leaf.reshape(-1, self.chunk, *leaf.shape[1:])
+
+            def joined(leaf: Any) -> Any:
+                return leaf if self.chunk == 1 else leaf.reshape(-1, *leaf.shape[2:])
+
+            turns = jnp.arange(self.padded // (self.chunk * len(self.devices)))
+            both = jax.lax.scan(some, jax.tree.map(cut, held), (turns, jax.tree.map(cut, own)))
+            return jax.tree.map(joined, both)
 
         if len(self.devices) == 1:
             return local
         members, everywhere = PartitionSpec(MEMBER), PartitionSpec()
-        return jax.shard_map(local, mesh=self.mesh, in_specs=(everywhere, members), out_specs=members, check_vma=False)
+        specs = (everywhere, members, members)
+        return jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=members, check_vma=False)
 
 
 def place(num_members: int, chunk: int, devices: Sequence[Any] | None = None) -> Placement:
@@ -106,14 +123,17 @@ def place(num_members: int, chunk: int, devices: Sequence[Any] | None = None) ->
     return Placement(num_members, min(chunk, -(-num_members // useful)), tuple(found[:useful]))
 
 
-def use_cores(num: int | None = None) -> int:
+def use_cores(num: int | None = None, *, collectives: bool = False) -> int:
     """Split the CPU of this process into several JAX devices, so that a sweep runs a member on every core.
 
-    Call it before JAX is first used; it sets `jax_num_cpu_devices`, and NPROC in the environment where that is not set (XLA's
-    threads, twice the devices: with fewer, devices that wait for each other can hang). Accelerators are not touched.
+    Call it before JAX is first used; it sets `jax_num_cpu_devices`, and NPROC in the environment where that is not set: XLA's
+    threads, one a device, because members of a sweep never wait for each other and more threads than cores cost them up to 20 %.
+    Accelerators are not touched.
 
     Args:
         num: devices; one a core this process may use when None.
+        collectives: whether programmes of yours communicate between these devices, or several processes share a sweep. XLA then
+            gets two threads a device; with one, devices that wait for each other hang.
 
     Returns:
         How many CPU devices there will be.
@@ -128,13 +148,14 @@ def use_cores(num: int | None = None) -> int:
         raise ValueError(f"`num` is at least 1, but is {num}.")
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return jax.local_device_count("cpu")
+    threads = 2 * num if collectives else num
     try:
         jax.config.update("jax_num_cpu_devices", num)
     except RuntimeError as error:
         raise RuntimeError(
             "JAX has been used already, and its devices are fixed; call `jd.ensemble.use_cores()` first thing, or set "
-            f"NPROC={2 * num} and XLA_FLAGS=--xla_force_host_platform_device_count={num} in the environment."
+            f"NPROC={threads} and XLA_FLAGS=--xla_force_host_platform_device_count={num} in the environment."
         ) from error
     if num > 1:
-        os.environ.setdefault("NPROC", str(2 * num))
+        os.environ.setdefault("NPROC", str(threads))
     return num

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxdyn import dynamics
 from jaxdyn.dynamics import State, Timetable, Training
-from jaxdyn.ensemble import hoist
+from jaxdyn.ensemble import hoist, lapack
 from jaxdyn.ensemble.placement import Placement
 from jaxdyn.models.width import Width
 
@@ -101,7 +101,7 @@ class Programme:
         """
         data = hashlib.sha256()
         for constant in self.constants:
-            array = np.asarray(jax.random.key_data(constant) if is_key(constant) else constant)
+            array = on_host(constant)
             data.update(f"{array.dtype}{array.shape}".encode())
             data.update(np.ascontiguousarray(array).tobytes())
         code = hashlib.sha256(self._member().encode())
@@ -181,35 +181,35 @@ def programme(
     num_state = states.num_leaves  # `step` comes first, and is the same for all
     is_own = [i > 0 and (i < num_state or depends) for i, depends in enumerate(hoist.dependent(opening))]
     is_own_carried = is_own[num_state:]
-    begin_own, begin_shared = (hoist.call(hoist.part(opening, wanted)) for wanted in (is_own, [not o for o in is_own]))
-    proceed = hoist.call(closing)
+    begin_shared = hoist.call(hoist.part(opening, [not own for own in is_own]))
+    of_member = lapack.one_at_a_time if placement.chunk > 1 and jax.default_backend() == "cpu" else hoist.call
+    begin_own, proceed = of_member(hoist.part(opening, is_own)), of_member(closing)
 
     def prologue(constants: Any, axes: Any) -> Any:
         consts = [constants[i] for i in of_opening]
         step, *shared = begin_shared(consts, [leaf[0] for leaf in axes])
 
-        def one(consts: Any, own: Any) -> Any:
-            return begin_own(consts, own[1])
+        def one(consts: Any, _: Any, own: Any) -> Any:
+            return None, begin_own(consts, own[1])
 
-        own = placement.over_members(one)(consts, (jnp.arange(placement.padded), axes))
+        _, own = placement.over_members(one)(consts, None, (jnp.arange(placement.padded), axes))
         return jax.tree.unflatten(states, [step, *own[: num_state - 1]]), Carried(shared, own[num_state - 1 :])
 
     def advance(constants: Any, carried: Carried, state: State, times: Timetable) -> Any:
         step, *rest = jax.tree.leaves(state)
 
-        def one(shared: Any, own: Any) -> Any:
+        def one(shared: Any, rest: Any, carried_own: Any) -> Any:
             consts, carried_shared, step, times = shared
-            rest, carried_own = own
             of_all, of_one, given = iter(carried_shared), iter(carried_own), iter(consts)
             computed = iter([next(of_one) if is_one else next(of_all) for is_one in is_own_carried])
             filled = [next(computed) if traced else next(given) for traced in is_computed]
-            return proceed(filled, [step, *rest, *jax.tree.leaves(times)])[1:]
+            results = proceed(filled, [step, *rest, *jax.tree.leaves(times)])
+            return results[1:num_state], results[num_state:]
 
         shared = ([constants[i] for i in of_closing], carried.shared, step, times)
-        results = placement.over_members(one)(shared, (rest, carried.own))
+        rest, taken = placement.over_members(one)(shared, rest, carried.own)
         reached = jnp.maximum(step, jnp.asarray(times.stop)[-1])
-        state = jax.tree.unflatten(states, [reached, *results[: num_state - 1]])
-        return state, jax.tree.unflatten(values, results[num_state - 1 :])
+        return jax.tree.unflatten(states, [reached, *rest]), jax.tree.unflatten(values, taken)
 
     def code() -> str:
         return "\n".join(hoist.lower(closed).as_text() for closed in (opening, closing))
@@ -221,10 +221,8 @@ def programme(
 
 
 def trim(state: State, num_members: int) -> State:
-    """A state without the padding of its members; nothing is copied where there is none."""
-    own = jax.tree.map(
-        lambda leaf: leaf if leaf.shape[0] == num_members else leaf[:num_members], state._replace(step=None)
-    )
+    """A state without the padding of its members, on the host: cutting it on the devices could make them wait for each other."""
+    own = jax.tree.map(lambda leaf: on_host(leaf)[:num_members], state._replace(step=None))
     return own._replace(step=state.step)
 
 
@@ -322,6 +320,11 @@ def _peak(analysis: Any) -> int:
     """Bytes on a device: what is handed in and out, less what is reused, and temporary values."""
     held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return int(held + analysis.temp_size_in_bytes)
+
+
+def on_host(leaf: Any) -> np.ndarray:
+    """An array in the host's memory; of random keys their data."""
+    return np.asarray(jax.device_get(jax.random.key_data(leaf) if is_key(leaf) else leaf))
 
 
 def is_key(value: Any) -> bool:

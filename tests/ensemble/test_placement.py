@@ -208,12 +208,13 @@ def test_no_devices_are_refused(num):
         jd.ensemble.use_cores(num)
 
 
-def test_use_cores_makes_devices_before_jax_starts_and_refuses_afterwards():
+@pytest.mark.parametrize(("collectives", "num_threads"), [(False, "3"), (True, "6")])
+def test_use_cores_makes_devices_before_jax_starts_and_refuses_afterwards(collectives, num_threads):
     script = textwrap.dedent(
-        """
+        f"""
         import json, os, jax
         import jaxdyn as jd
-        made = jd.ensemble.use_cores(3)
+        made = jd.ensemble.use_cores(3, collectives={collectives})
         found = [made, jax.local_device_count(), os.environ["NPROC"]]
         try:
             jd.ensemble.use_cores(2)
@@ -228,5 +229,5 @@ def test_use_cores_makes_devices_before_jax_starts_and_refuses_afterwards():
         check=True,
     )  # fmt: skip
     made, devices, threads, words = json.loads(done.stdout)
-    assert (made, devices, threads) == (3, 3, "6")
+    assert (made, devices, threads) == (3, 3, num_threads)
     assert "xla_force_host_platform_device_count=2" in words
