@@ -5,7 +5,6 @@ Jobs are the functions of this module that are named in `JOBS`. Their clock star
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -153,7 +152,7 @@ def memory(width: int, members: int, steps: int, budget: float | None) -> dict[s
     found = jd.sweep(run, vmap=axes, memory=budget)
     assert bool(found.done.all())
     return {
-        "growth": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before,
+        "growth": _largest() - before,
         "estimate": estimate,
         "budget": None if budget is None else budget * devices,
         "states": plan.cells[0].step.state * members,
@@ -165,6 +164,12 @@ def memory(width: int, members: int, steps: int, budget: float | None) -> dict[s
 def _resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _largest() -> int:
+    """The most this process ever held; `ru_maxrss` would count what its parent held when it was forked."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
 
 
 def scaling(sizes: list[tuple[int, int, int]], rounds: int) -> dict[str, Any]:
