@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from jaxdyn._jaxpr import bind, execute, inner, needed, opened
+
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
 _LARGE = 128  # elements; smaller constants may stay inside
 
@@ -31,7 +33,7 @@ def hoist(closed: Any) -> Any:
     if not any(np.size(const) > _LARGE for const in _inner_consts(closed.jaxpr)):
         return closed
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
-    return jax.make_jaxpr(lambda *args: _evaluate(closed.jaxpr, closed.consts, args))(*avals)
+    return jax.make_jaxpr(lambda *args: execute(closed.jaxpr, closed.consts, args, _apply))(*avals)
 
 
 def call(closed: Any) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
@@ -60,13 +62,8 @@ def part(closed: Any, is_wanted: Sequence[bool]) -> Any:
     """The same traced function with some of its results only, and without what they do not need."""
     jaxpr = closed.jaxpr
     outvars = [v for v, wanted in zip(jaxpr.outvars, is_wanted, strict=True) if wanted]
-    needed = {v for v in outvars if not isinstance(v, core.Literal)}
-    eqns = []
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(v in needed for v in eqn.outvars):
-            eqns.append(eqn)
-            needed.update(v for v in eqn.invars if not isinstance(v, core.Literal))
-    kept = jaxpr.replace(outvars=outvars, eqns=eqns[::-1], debug_info=jaxpr.debug_info.with_unknown_names())
+    unknown = jaxpr.debug_info.with_unknown_names()
+    kept = jaxpr.replace(outvars=outvars, eqns=needed(jaxpr, outvars), debug_info=unknown)
     return core.ClosedJaxpr(kept, closed.consts)
 
 
@@ -88,53 +85,25 @@ def _spread(jaxpr: Any, tainted: set[Any]) -> list[bool]:
             continue
         outputs = [True] * len(eqn.outvars)
         if eqn.primitive.name in _CALLS:
-            inner = next(_jaxprs(eqn))
-            if len(inner.invars) == len(inputs):
-                outputs = _spread(inner, {v for v, t in zip(inner.invars, inputs, strict=True) if t})
+            called = opened(inner(eqn)[0])
+            if len(called.invars) == len(inputs):
+                outputs = _spread(called, {v for v, t in zip(called.invars, inputs, strict=True) if t})
         tainted.update(v for v, t in zip(eqn.outvars, outputs, strict=True) if t)
     return [not isinstance(v, core.Literal) and v in tainted for v in jaxpr.outvars]
 
 
-def _jaxprs(eqn: Any) -> Iterator[Any]:
-    """The open jaxprs among an equation's parameters."""
-    for closed in _closed(eqn):
-        yield getattr(closed, "jaxpr", closed)
-
-
-def _closed(eqn: Any) -> Iterator[Any]:
-    for value in eqn.params.values():
-        for one in value if isinstance(value, (tuple, list)) else (value,):
-            if hasattr(one, "eqns"):
-                yield one
-
-
 def _inner_consts(jaxpr: Any) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
-        for closed in _closed(eqn):
-            yield from getattr(closed, "consts", ())
-            yield from _inner_consts(getattr(closed, "jaxpr", closed))
-
-
-def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    """Trace a jaxpr anew, inlining calls, so that inner constants are captured by the outer trace."""
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
-    values.update(zip(jaxpr.invars, args, strict=True))
-
-    def read(v: Any) -> Any:
-        return v.val if isinstance(v, core.Literal) else values[v]
-
-    for eqn in jaxpr.eqns:
-        inputs = [read(v) for v in eqn.invars]
-        results = _apply(eqn, inputs)
-        values.update(zip(eqn.outvars, results, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+        for one in inner(eqn):
+            yield from getattr(one, "consts", ())
+            yield from _inner_consts(opened(one))
 
 
 def _apply(eqn: Any, inputs: list[Any]) -> list[Any]:
-    inner = list(_closed(eqn))
-    if not any(np.size(c) > _LARGE for one in inner for c in (*getattr(one, "consts", ()), *_inner_consts(one))):
-        return _bind(eqn, inputs)
-    functions = [_function(one) for one in inner]
+    within = inner(eqn)
+    if not any(np.size(c) > _LARGE for one in within for c in (*getattr(one, "consts", ()), *_inner_consts(one))):
+        return bind(eqn, inputs)
+    functions = [_function(one) for one in within]
     name = eqn.primitive.name
     if name in _CALLS:
         return functions[0](*inputs)
@@ -144,23 +113,17 @@ def _apply(eqn: Any, inputs: list[Any]) -> list[Any]:
         return _while(eqn, inputs)
     if name == "cond":
         return list(jax.lax.switch(inputs[0], functions, *inputs[1:]))
-    return _bind(eqn, inputs)
-
-
-def _bind(eqn: Any, inputs: list[Any]) -> list[Any]:
-    """The results of one equation as it stands."""
-    results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
-    return list(results) if eqn.primitive.multiple_results else [results]
+    return bind(eqn, inputs)
 
 
 def _function(closed: Any) -> Callable[..., list[Any]]:
-    return lambda *args: _evaluate(getattr(closed, "jaxpr", closed), getattr(closed, "consts", ()), args)
+    return lambda *args: execute(opened(closed), getattr(closed, "consts", ()), args, _apply)
 
 
 def _scan(eqn: Any, body: Callable[..., list[Any]], inputs: list[Any]) -> list[Any]:
-    inner = next(_jaxprs(eqn))
-    num_xs = sum(v.aval.shape != w.aval.shape for v, w in zip(eqn.invars, inner.invars, strict=True))
-    num_ys = sum(v.aval.shape != w.aval.shape for v, w in zip(eqn.outvars, inner.outvars, strict=True))
+    within = opened(inner(eqn)[0])
+    num_xs = sum(v.aval.shape != w.aval.shape for v, w in zip(eqn.invars, within.invars, strict=True))
+    num_ys = sum(v.aval.shape != w.aval.shape for v, w in zip(eqn.outvars, within.outvars, strict=True))
     num_carry = len(eqn.outvars) - num_ys
     num_consts = len(inputs) - num_carry - num_xs
     fixed, carry, xs = (

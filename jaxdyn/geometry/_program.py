@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxdyn._jaxpr import bind
+
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
 _UNROLLED = 1000  # equations that an unrolled scan may have
 
@@ -112,10 +114,7 @@ def trace(apply: Any, params: Any, x: Any) -> Program:
 
 def evaluate(equation: Equation, values: Sequence[Any]) -> list[Any]:
     """Execute one equation."""
-    source = equation.source
-    with source.ctx.manager:
-        result = source.primitive.bind(*values, **source.primitive.get_bind_params(source.params))
-    return list(result) if source.primitive.multiple_results else [result]
+    return bind(equation.source, values)
 
 
 def scan_parts(scan: Any) -> tuple[int, int]:

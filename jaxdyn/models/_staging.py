@@ -10,13 +10,15 @@ propagation of k Taylor coefficients, and its transpose one backward pass a coef
 Calls are inlined, but for functions with derivatives of their own (`custom_jvp`). Loops and branches stay whole.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend import core
+
+from jaxdyn._jaxpr import bind, evaluate, execute, inner, needed, opened, variables
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call"}
 _CHEAP = {"broadcast_in_dim", "iota"}  # computed where they are used: their results are larger than what they read
@@ -48,7 +50,7 @@ def merged(function: Callable[..., Sequence[Any]], *args: Any) -> Any:
     shapes = [jax.ShapeDtypeStruct(np.shape(arg), arg.dtype) for arg in args]
     first = jax.make_jaxpr(function)(*shapes)
     again = jax.make_jaxpr(lambda *args: _Evaluation().run(first.jaxpr, first.consts, args))(*shapes)
-    kept = _needed(again.jaxpr)
+    kept = needed(again.jaxpr, again.jaxpr.outvars)
     return core.ClosedJaxpr(again.jaxpr.replace(eqns=kept), again.consts)
 
 
@@ -72,14 +74,14 @@ def split(closed: Any, num_fixed: int) -> Split:
     early: list[Any] = []
     late: list[Any] = []
     for eqn in jaxpr.eqns:
-        is_late = bool(eqn.effects) or any(v in seen for v in _variables(eqn.invars))
+        is_late = bool(eqn.effects) or any(v in seen for v in variables(eqn.invars))
         (late if is_late else early).append(eqn)
         if is_late:
             seen.update(eqn.outvars)
     maker = {v: eqn for eqn in early for v in eqn.outvars}
     again: list[Any] = []  # cheap equations that are computed in both parts
     residuals: dict[Any, None] = {}
-    wanted = [v for eqn in late for v in _variables(eqn.invars)] + list(_variables(jaxpr.outvars))
+    wanted = [v for eqn in late for v in variables(eqn.invars)] + list(variables(jaxpr.outvars))
     while wanted:
         v = wanted.pop()
         if v in seen or v in residuals:
@@ -87,7 +89,7 @@ def split(closed: Any, num_fixed: int) -> Split:
         eqn = maker.get(v)
         if eqn is not None and eqn.primitive.name in _CHEAP:
             again = [eqn, *(one for one in again if one is not eqn)]
-            wanted.extend(_variables(eqn.invars))
+            wanted.extend(variables(eqn.invars))
         else:
             residuals[v] = None
     names = list(residuals)
@@ -97,12 +99,12 @@ def split(closed: Any, num_fixed: int) -> Split:
     def known(fixed: Sequence[Any]) -> list[Any]:
         given = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         given.update(zip(jaxpr.invars[:num_fixed], fixed, strict=True))
-        return _evaluate(early, given, names)
+        return evaluate(early, given, names)
 
     def later(values: Sequence[Any], varying: Sequence[Any]) -> list[Any]:
         given = dict(zip(names, values, strict=True))
         given.update(zip(jaxpr.invars[num_fixed:], varying, strict=True))
-        return _evaluate(second, given, jaxpr.outvars)
+        return evaluate(second, given, jaxpr.outvars)
 
     return Split(known, later)
 
@@ -115,23 +117,19 @@ class _Evaluation:
         self._alive: list[Any] = []  # identities are keys, so what they name must stay
 
     def run(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-        values = dict(zip(jaxpr.constvars, consts, strict=True))
-        values.update(zip(jaxpr.invars, args, strict=True))
-        for eqn in jaxpr.eqns:
-            inputs = [_read(values, v) for v in eqn.invars]
-            if eqn.primitive.name in _CALLS:
-                inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-                results = self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
-            else:
-                results = self._once(eqn, inputs)
-            values.update(zip(eqn.outvars, results, strict=True))
-        return [_read(values, v) for v in jaxpr.outvars]
+        return execute(jaxpr, consts, args, self._apply)
+
+    def _apply(self, eqn: Any, inputs: list[Any]) -> list[Any]:
+        if eqn.primitive.name not in _CALLS:
+            return self._once(eqn, inputs)
+        (called,) = inner(eqn)
+        return self.run(opened(called), getattr(called, "consts", ()), inputs)
 
     def _once(self, eqn: Any, inputs: list[Any]) -> list[Any]:
         key = None if eqn.effects else (eqn.primitive, _hashable(eqn.params), tuple(map(self._identity, inputs)))
         if key in self._made:
             return self._made[key]
-        results = _bind(eqn, inputs)
+        results = bind(eqn, inputs)
         if key is not None and key[1] is not None:
             self._made[key] = results
         return results
@@ -151,34 +149,3 @@ def _hashable(params: dict[str, Any]) -> Any:
     except TypeError:
         return None
     return key
-
-
-def _bind(eqn: Any, inputs: list[Any]) -> list[Any]:
-    results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
-    return list(results) if eqn.primitive.multiple_results else [results]
-
-
-def _evaluate(eqns: Iterable[Any], values: dict[Any, Any], wanted: Iterable[Any]) -> list[Any]:
-    for eqn in eqns:
-        results = _bind(eqn, [_read(values, v) for v in eqn.invars])
-        values.update(zip(eqn.outvars, results, strict=True))
-    return [_read(values, v) for v in wanted]
-
-
-def _read(values: dict[Any, Any], v: Any) -> Any:
-    return v.val if isinstance(v, core.Literal) else values[v]
-
-
-def _variables(atoms: Iterable[Any]) -> Iterable[Any]:
-    return (v for v in atoms if not isinstance(v, core.Literal))
-
-
-def _needed(jaxpr: Any) -> list[Any]:
-    """The equations that the results need, in order."""
-    needed = set(_variables(jaxpr.outvars))
-    kept = []
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(v in needed for v in eqn.outvars):
-            kept.append(eqn)
-            needed.update(_variables(eqn.invars))
-    return kept[::-1]

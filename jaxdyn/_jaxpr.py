@@ -1,0 +1,69 @@
+"""Traced functions as lists of equations: reading them, executing them, leaving out what nobody needs."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from jax.extend import core
+
+
+def variables(atoms: Iterable[Any]) -> Iterator[Any]:
+    """The operands that are no literals."""
+    return (v for v in atoms if not isinstance(v, core.Literal))
+
+
+def opened(jaxpr: Any) -> Any:
+    """The open jaxpr of a closed one; an open one as it is."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def inner(eqn: Any) -> list[Any]:
+    """The jaxprs, open or closed, among an equation's parameters."""
+    found = []
+    for value in eqn.params.values():
+        found += [one for one in (value if isinstance(value, (tuple, list)) else (value,)) if hasattr(one, "eqns")]
+    return found
+
+
+def needed(jaxpr: Any, outvars: Iterable[Any]) -> list[Any]:
+    """The equations that some results need, in order; those with effects stay."""
+    wanted = set(variables(outvars))
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in wanted for v in eqn.outvars):
+            kept.append(eqn)
+            wanted.update(variables(eqn.invars))
+    return kept[::-1]
+
+
+def bind(eqn: Any, inputs: Sequence[Any], params: dict[str, Any] | None = None) -> list[Any]:
+    """The results of one equation, with its own parameters or with others."""
+    with eqn.ctx.manager:
+        results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params if params is None else params))
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
+Rule = Callable[[Any, list[Any]], Sequence[Any]]
+
+
+def execute(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rule: Rule = bind) -> list[Any]:
+    """The results of a jaxpr.
+
+    Args:
+        jaxpr: an open jaxpr.
+        consts: values of its constants.
+        args: values of its arguments.
+        rule: `(equation, operands) -> results`.
+    """
+    values = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
+    return evaluate(jaxpr.eqns, values, jaxpr.outvars, rule)
+
+
+def evaluate(eqns: Iterable[Any], values: dict[Any, Any], wanted: Iterable[Any], rule: Rule = bind) -> list[Any]:
+    """Execute equations in turn, adding to the values known, and read off what is wanted."""
+
+    def read(v: Any) -> Any:
+        return v.val if isinstance(v, core.Literal) else values[v]
+
+    for eqn in eqns:
+        values.update(zip(eqn.outvars, rule(eqn, [read(v) for v in eqn.invars]), strict=True))
+    return [read(v) for v in wanted]
