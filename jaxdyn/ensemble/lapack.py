@@ -1,8 +1,8 @@
-"""Decompositions of several members one after the other, on CPUs.
+"""LAPACK on one matrix at a time, on CPUs.
 
 XLA shares a *batched* LAPACK call (what `vmap` makes of `jnp.linalg.eigh` in a probe) out among the very threads that run the
 programme, and each call waits for its share: once as many wait as there are threads, nobody is left to do the work, and the
-programme hangs. A call for one matrix never waits. So where members are vmapped on a CPU, their decompositions go in a loop.
+programme hangs. A call for one matrix never waits. So in a sweep on a CPU, decompositions and solves of several matrices go in a loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,18 @@ from jax.extend import core
 
 from jaxdyn._jaxpr import bind, execute, inner, opened
 
-_DECOMPOSITIONS = {
-    "cholesky", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr", "qr", "schur", "svd",
-    "tridiagonal",
-}  # fmt: skip
+_RANKS = {"tridiagonal_solve": 1} | dict.fromkeys(
+    (
+        "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr", "qr", "schur",
+        "svd", "symmetric_product", "triangular_solve", "tridiagonal",
+    ),
+    2,
+)  # fmt: skip
+"""For each primitive, the axes of its first operand behind those of a batch."""
 
 
 def one_at_a_time(closed: Any) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
-    """The function `(consts, args) -> results` of a traced function; vmapped, its decompositions run in a loop.
+    """The function `(consts, args) -> results` of a traced function; what it does with LAPACK, vmapped or not, runs in a loop.
 
     Args:
         closed: what `jax.make_jaxpr` returned.
@@ -35,14 +39,15 @@ def one_at_a_time(closed: Any) -> Callable[[Sequence[Any], Sequence[Any]], list[
 
 
 def _has_any(jaxpr: Any) -> bool:
-    return any(
-        eqn.primitive.name in _DECOMPOSITIONS or any(_has_any(opened(one)) for one in inner(eqn)) for eqn in jaxpr.eqns
-    )
+    return any(eqn.primitive.name in _RANKS or any(_has_any(opened(one)) for one in inner(eqn)) for eqn in jaxpr.eqns)
 
 
 def _apply(eqn: Any, inputs: list[Any]) -> list[Any]:
-    if eqn.primitive.name in _DECOMPOSITIONS:
-        return list(jax.custom_batching.sequential_vmap(lambda *inputs: tuple(bind(eqn, inputs)))(*inputs))
+    if eqn.primitive.name in _RANKS:
+        one = jax.custom_batching.sequential_vmap(lambda *inputs: tuple(bind(eqn, inputs)))
+        for _ in range(inputs[0].ndim - _RANKS[eqn.primitive.name]):
+            one = jax.vmap(one)
+        return list(one(*inputs))
     return bind(eqn, inputs, {name: _rewritten(value) for name, value in eqn.params.items()})
 
 

@@ -181,9 +181,9 @@ def programme(
     num_state = states.num_leaves  # `step` comes first, and is the same for all
     is_own = [i > 0 and (i < num_state or depends) for i, depends in enumerate(hoist.dependent(opening))]
     is_own_carried = is_own[num_state:]
-    begin_shared = hoist.call(hoist.part(opening, [not own for own in is_own]))
-    of_member = lapack.one_at_a_time if placement.chunk > 1 and jax.default_backend() == "cpu" else hoist.call
-    begin_own, proceed = of_member(hoist.part(opening, is_own)), of_member(closing)
+    call = lapack.one_at_a_time if jax.default_backend() == "cpu" else hoist.call
+    begin_shared, begin_own = call(hoist.part(opening, [not own for own in is_own])), call(hoist.part(opening, is_own))
+    proceed = call(closing)
 
     def prologue(constants: Any, axes: Any) -> Any:
         consts = [constants[i] for i in of_opening]
