@@ -300,7 +300,7 @@ def _set_up(float64: bool, is_distributed: bool) -> None:
 
     from jaxdyn.ensemble import connect, use_cores
 
-    use_cores(collectives=is_distributed)
+    use_cores()
     if is_distributed:
         connect()
     jax.config.update("jax_compilation_cache_dir", _cache())

@@ -132,8 +132,8 @@ def use_cores(num: int | None = None, *, collectives: bool = False) -> int:
 
     Args:
         num: devices; one a core this process may use when None.
-        collectives: whether programmes of yours communicate between these devices, or several processes share a sweep. XLA then
-            gets two threads a device; with one, devices that wait for each other hang.
+        collectives: whether programmes of yours communicate between these devices. XLA then gets two threads a device, as it does
+            where `connect` joins several processes; with one, devices that wait for each other hang.
 
     Returns:
         How many CPU devices there will be.
@@ -148,7 +148,7 @@ def use_cores(num: int | None = None, *, collectives: bool = False) -> int:
         raise ValueError(f"`num` is at least 1, but is {num}.")
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return jax.local_device_count("cpu")
-    threads = 2 * num if collectives else num
+    threads = 2 * num if collectives or jax.distributed.is_initialized() else num
     try:
         jax.config.update("jax_num_cpu_devices", num)
     except RuntimeError as error:

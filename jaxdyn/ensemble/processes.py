@@ -24,7 +24,7 @@ _SIGN_OFF = 2.0  # seconds that process 0 stays after the last meeting
 def connect(
     address: str | None = None, num_processes: int | None = None, process: int | None = None, *, heartbeat: int = 100
 ) -> tuple[int, int]:
-    """Join the processes of a job, before JAX is first used.
+    """Join the processes of a job, before JAX is first used. Where a CPU was split into devices, XLA gets two threads for each.
 
     Args:
         address: `host:port` of process 0; found from the scheduler, or JAX_COORDINATOR_ADDRESS, when None.
@@ -42,6 +42,9 @@ def connect(
     given = {
         name: int(os.environ[name]) if value is None and name in os.environ else value for name, value in number.items()
     }
+    num_devices = jax.config.values["jax_num_cpu_devices"]
+    if num_devices > 1:  # devices that wait for each other, as processes do between cells, hang with fewer threads
+        os.environ["NPROC"] = str(max(2 * num_devices, int(os.environ.get("NPROC", 0))))
     jax.config.update("jax_enable_recoverability", True)  # one process that dies does not take the others down
     try:
         jax.distributed.initialize(

@@ -39,11 +39,13 @@ def _run(seed, width=8):
 
 SCRIPT = textwrap.dedent(
     """
-    import sys, time, numpy as np
+    import os, sys, time, numpy as np
     import jaxdyn as jd
     num_processes, process, port, store, pause = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:5], float(sys.argv[5])
+    jd.ensemble.use_cores(int(sys.argv[7]))
     if num_processes > 1:
         jd.ensemble.connect(f"127.0.0.1:{port}", num_processes, process, heartbeat=10)
+        assert int(os.environ["NPROC"]) == 2 * int(sys.argv[7])  # they wait for each other
     sys.path.insert(0, sys.argv[6])
     from ensemble import test_processes
     class Slow(jd.ensemble.Silent):
@@ -56,11 +58,10 @@ SCRIPT = textwrap.dedent(
 
 
 def _start(num_processes, process, devices, port, store, pause=0.0):
-    environment = {
-        **os.environ, "NPROC": "8", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": os.getcwd(), "JAX_PLATFORMS": "cpu",
-    }  # fmt: skip
-    command = [sys.executable, "-c", SCRIPT, str(num_processes), str(process), str(port), str(store), str(pause), HERE]
+    clean = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
+    environment = {**clean, "PYTHONPATH": os.getcwd(), "JAX_PLATFORMS": "cpu"}
+    arguments = [num_processes, process, port, store, pause, HERE, devices]
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
