@@ -124,7 +124,7 @@ def test_summary_and_figure_show_every_descent():
 def test_networks_take_the_images(network):
     config = dataclasses.replace(TOY, width=32)
     model = spikes.model_of(config, network)
-    x = jax.ShapeDtypeStruct((3, 8, 8, 1), float)
+    x = jax.ShapeDtypeStruct((3, 8, 8, 1), np.float32)
     assert jax.eval_shape(model.apply, jax.eval_shape(model.init, jax.random.key(0)), x).shape == (3, 1)
 
 

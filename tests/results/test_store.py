@@ -45,7 +45,8 @@ def test_attributes_tell_where_the_numbers_come_from(tmp_path):
     assert attrs["versions"]["jax"] == jax.__version__
     assert attrs["device_kind"] == "cpu"
     assert attrs["precision"] == ["highest"]
-    assert attrs["seconds_compiling"] > 0
+    assert attrs["seconds_tracing"] > 0
+    assert attrs["seconds_compiling"] >= 0  # waiting for XLA, nothing where the store took longer to make
     assert "mse" in attrs["losses"][0]
     json.dumps(attrs)
 
