@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend import core
 
 from jaxdyn._jaxpr import bind, execute, inner, opened
+from jaxdyn.ensemble import hoist
 
 _RANKS = {"tridiagonal_solve": 1} | dict.fromkeys(
     (
@@ -29,13 +29,9 @@ def one_at_a_time(closed: Any) -> Callable[[Sequence[Any], Sequence[Any]], list[
     Args:
         closed: what `jax.make_jaxpr` returned.
     """
-
-    def function(consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-        if not _has_any(closed.jaxpr):
-            return list(core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, list(consts)))(*args))
-        return execute(closed.jaxpr, consts, args, _apply)
-
-    return function
+    if not _has_any(closed.jaxpr):
+        return hoist.call(closed)
+    return lambda consts, args: execute(closed.jaxpr, consts, args, _apply)
 
 
 def _has_any(jaxpr: Any) -> bool:

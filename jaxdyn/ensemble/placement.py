@@ -127,7 +127,7 @@ def use_cores(num: int | None = None, *, collectives: bool = False) -> int:
     """Split the CPU of this process into several JAX devices, so that a sweep runs a member on every core.
 
     Call it before JAX is first used; it sets `jax_num_cpu_devices`, and NPROC in the environment where that is not set: XLA's
-    threads, one a device, because members of a sweep never wait for each other and more threads than cores cost them up to 20 %.
+    threads, one a device, because members of a sweep never wait for each other and more threads than cores get in their way.
     Accelerators are not touched.
 
     Args:

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdyn._jaxpr import bind
 from jaxdyn.geometry import _plumbing, _uses
-from jaxdyn.geometry._program import Program, evaluate, statics
+from jaxdyn.geometry._program import Program, statics
 from jaxdyn.geometry._routes import Member, Route
 from jaxdyn.geometry._uses import Factor
 
@@ -49,7 +50,7 @@ def _of_example(
         for equation in program.equations:
             use = uses.get(equation)
             if use is None:
-                results = evaluate(equation, [values[v] for v in equation.inputs])
+                results = bind(equation.source, [values[v] for v in equation.inputs])
                 values.update(zip(equation.outputs, results, strict=True))
                 values.update((out, direct[out]) for out in equation.outputs if out in direct)
             else:

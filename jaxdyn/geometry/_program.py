@@ -112,11 +112,6 @@ def trace(apply: Any, params: Any, x: Any) -> Program:
     return flat.program(output)
 
 
-def evaluate(equation: Equation, values: Sequence[Any]) -> list[Any]:
-    """Execute one equation."""
-    return bind(equation.source, values)
-
-
 def scan_parts(scan: Any) -> tuple[int, int]:
     """How many constants and how many carried values lead the operands of a scan; the rest has one axis more than in the body."""
     body = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
@@ -132,7 +127,7 @@ def statics(program: Program, leaves: Sequence[Any], replaced: Mapping[int, Any]
     values: dict[int, Any] = {**dict(enumerate(leaves)), **program.constants, **replaced}
     for equation in program.equations:
         if not any(out in program.varying for out in equation.outputs):
-            results = evaluate(equation, [values[v] for v in equation.inputs])
+            results = bind(equation.source, [values[v] for v in equation.inputs])
             values.update(zip(equation.outputs, results, strict=True))
             values.update((out, replaced[out]) for out in equation.outputs if out in replaced)
     return values

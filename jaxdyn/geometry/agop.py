@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdyn._jaxpr import bind
 from jaxdyn._typing import Apply, Params
 from jaxdyn.geometry import _program
 from jaxdyn.geometry.operators import paths
@@ -132,7 +133,7 @@ def layer_agop(
     def outputs(offsets: Any, example: Any) -> Any:
         values = {**dict(enumerate(leaves)), program.num_leaves: example, **program.constants}
         for equation in program.equations:
-            results = _program.evaluate(equation, [values[v] for v in equation.inputs])
+            results = bind(equation.source, [values[v] for v in equation.inputs])
             values.update(zip(equation.outputs, results, strict=True))
             if equation.outputs[0] in offsets:
                 values[equation.outputs[0]] = results[0] + offsets[equation.outputs[0]]

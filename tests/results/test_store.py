@@ -39,14 +39,17 @@ def test_a_store_holds_what_the_sweep_returns(tmp_path):
     np.testing.assert_array_equal(direct.loss, plain.loss)
 
 
-def test_attributes_tell_where_the_numbers_come_from(tmp_path):
+def test_attributes_tell_where_the_numbers_come_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "jaxdyn.ensemble.programme.Programme.compile_in", lambda *_: None
+    )  # nothing ahead: it waits for XLA
     attrs = jd.sweep(_run, store=tmp_path / "a.zarr", attrs={"experiment": "mine"}, **AXES).attrs
     assert attrs["experiment"] == "mine"
     assert attrs["versions"]["jax"] == jax.__version__
     assert attrs["device_kind"] == "cpu"
     assert attrs["precision"] == ["highest"]
     assert attrs["seconds_tracing"] > 0
-    assert attrs["seconds_compiling"] >= 0  # waiting for XLA, nothing where the store took longer to make
+    assert attrs["seconds_compiling"] > 0
     assert "mse" in attrs["losses"][0]
     json.dumps(attrs)
 
