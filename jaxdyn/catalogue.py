@@ -1,21 +1,9 @@
-"""What jaxdyn claims, run or not: chapters, the criteria of every experiment, and the last verdicts on them.
+"""What jaxdyn claims, run or not: chapters, the claims of every experiment, and the last verdicts on them.
 
-Criteria are read where they are fixed, in the docstring of the experiment's module, and without importing it: every table whose
-first heading is `claim` counts,
-
-    | claim | networks | criterion |
-    |---|---|---|
-    | C5.1 ‖∇L‖² = c² rᵀ K r | all trained | worst relative difference at most 1e-3 |
-
-The first word of a row is the claim's id; its last column, or the one headed `criterion`, is the criterion; a column headed `source` is
-the source, else the docstring's references are; the rest is the statement, and an empty cell repeats the one above it. A verdict
-`C5.1/tanh` belongs to the row `C5.1`. A bar within a cell has no space on one side, at least: `|λ_min|/λ_max`.
-
-Verdicts come from the JSON that `jaxdyn run` writes beside a store. Nothing here computes a number.
+Claims are read from `CLAIMS` of each experiment, which loads no JAX; verdicts from the JSON that `jaxdyn run` writes beside a store.
+Nothing here computes a number.
 """
 
-import ast
-import importlib.resources
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -23,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxdyn.analysis import claims
-from jaxdyn.analysis.claims import Verdict
+from jaxdyn import experiments
+from jaxdyn.analysis.claims import Claim, Verdict, find, from_json, to_json
 
 NOT_RUN = "not run"
 
@@ -60,28 +48,6 @@ CHAPTERS = (
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """A row of the table of criteria: a claim before it is run.
-
-    Attributes:
-        id: short name; a verdict of this name, or of this name and something behind a slash, is on this claim.
-        statement: what is claimed, of which networks.
-        criterion: what the number is held against.
-        source: where the claim comes from.
-    """
-
-    id: str
-    statement: str
-    criterion: str
-    source: str
-
-    def covers(self, verdict: str) -> bool:
-        """Whether a verdict of that id is on this claim: `C5.1` covers `C5.1/tanh`, neither `C5.1b` nor `C5.10`; a part `*` is any."""
-        own, parts = self.id.split("/"), verdict.split("/")
-        return len(own) <= len(parts) and all(a in ("*", b) for a, b in zip(own, parts, strict=False))
-
-
-@dataclass(frozen=True)
 class Record:
     """The verdicts of one run.
 
@@ -102,50 +68,61 @@ class Record:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a claim stands.
+    """Where a claim stands, in one case of it.
 
     Attributes:
         experiment: whose claim it is.
-        id: of the verdict, or of the criterion where there is none.
-        statement: the claim.
-        source: where it comes from.
-        criterion: what the number is held against.
-        verdict: the last verdict, or None where it was never run.
+        claim: what is claimed; None for a verdict on what is no longer claimed.
+        verdict: the last verdict; None where the claim was never run.
         record: the run it is from, or None.
-        is_stated: whether the claim is among the experiment's criteria today.
     """
 
     experiment: str
-    id: str
-    statement: str
-    source: str
-    criterion: str
+    claim: Claim | None
     verdict: Verdict | None = None
     record: Record | None = None
-    is_stated: bool = True
+
+    @property
+    def stated(self) -> Claim | Verdict:
+        """Whatever tells the id, the statement and the source: the claim, else the verdict."""
+        found = self.claim or self.verdict
+        assert found is not None
+        return found
+
+    @property
+    def case(self) -> str:
+        """The case of the claim; empty where it has only one."""
+        return self.claim.case(self.verdict.id) if self.claim and self.verdict else ""
 
     @property
     def outcome(self) -> str:
         """`supported`, `not supported`, `inconclusive` or `not run`."""
         return NOT_RUN if self.verdict is None else str(self.verdict.verdict)
 
+    @property
+    def criterion(self) -> str:
+        """What the number was, or is to be, held against."""
+        return str(self.verdict.criterion if self.verdict else self.stated.criterion)
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON; numbers that are not finite are strings."""
-        found: dict[str, Any] = {"estimate": None, "low": None, "high": None, "reason": ""}
+        found: dict[str, Any] = {"estimate": None, "low": None, "high": None, "note": ""}
         if self.verdict is not None:
-            (row,) = json.loads(claims.to_json([self.verdict]))
+            (row,) = json.loads(to_json([self.verdict]))
             found = {name: row[name] for name in found}
         where = ("preset", "date", "file")
         return {
             "experiment": self.experiment,
-            "id": self.id,
-            "statement": self.statement,
-            "source": self.source,
+            "id": self.verdict.id if self.verdict else self.stated.id,
+            "claim": self.stated.id,
+            "case": self.case,
+            "statement": self.stated.statement,
+            "source": self.stated.source,
             "criterion": self.criterion,
             "verdict": self.outcome,
             **found,
             **{name: getattr(self.record, name) if self.record else None for name in where},
-            "is_stated": self.is_stated,
+            "is_stated": self.claim is not None,
         }
 
 
@@ -164,64 +141,6 @@ def arrange(experiments: Iterable[str]) -> list[tuple[Chapter, list[str]]]:
     homeless = [name for name in given if not any(name in chapter.experiments for chapter in CHAPTERS)]
     found.append((Chapter(PARTS[2], "Of no chapter", ()), homeless))
     return [(chapter, members) for chapter, members in found if members]
-
-
-def docstring(experiment: str) -> str:
-    """The docstring of an experiment's module, which is not imported."""
-    source = importlib.resources.files("jaxdyn").joinpath("experiments", f"{experiment}.py")
-    return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-
-
-def criteria(text: str) -> list[Criterion]:
-    r"""The claims in the tables of a docstring.
-
-    Args:
-        text: the docstring.
-
-    Example:
-        >>> table = "| claim | where | criterion |\n|---|---|---|\n| A1 It falls | wide | slope < 0 |\n| A1b |r| falls | | below 1 |"
-        >>> for one in criteria(table):
-        ...     print(one.id, "-", one.statement, "-", one.criterion)
-        A1 - It falls (wide) - slope < 0
-        A1b - |r| falls (wide) - below 1
-    """
-    references = text.partition("References:")[2]
-    source = " ".join(references.split("\n\n")[0].split())
-    found: list[Criterion] = []
-    for head, *rows in tables(text):
-        if head[0].lower() != "claim":
-            continue
-        names = [name.lower() for name in head]
-        last = names.index("criterion") if "criterion" in names else len(names) - 1
-        above = [""] * len(head)
-        for row in rows:
-            identity, _, claim = row[0].partition(" ")
-            above = [cell or before for cell, before in zip(row, above, strict=True)]
-            own = above[names.index("source")] if "source" in names else source
-            places = [above[i] for i, name in enumerate(names) if i not in (0, last) and name != "source" and above[i]]
-            statement = f"{claim} ({'; '.join(places)})" if claim and places else claim or "; ".join(places)
-            found.append(Criterion(identity.strip(":,*`"), statement.strip(), above[last], own))
-    return found
-
-
-def tables(text: str) -> list[list[list[str]]]:
-    """The Markdown tables of a text as rows of cells, headings first, rows of dashes left out; short rows are filled up."""
-    found: list[list[list[str]]] = []
-    is_inside = False
-    for line in text.splitlines():
-        is_row = line.lstrip().startswith("|")
-        if is_row and not is_inside:
-            found.append([])
-        is_inside = is_row
-        if is_row and set(line) - set("|-: "):
-            found[-1].append(_cells(line, len(found[-1][0]) if found[-1] else None))
-    return found
-
-
-def _cells(line: str, num: int | None) -> list[str]:
-    inner = re.sub(r"\s*\|$", " ", line.strip())[1:]
-    cells = [cell.strip() for cell in re.split(r"(?:(?<=\s)|^)\|(?=\s)", inner)]
-    return cells if num is None else (cells + [""] * num)[:num]
 
 
 def default_places() -> list[Path]:
@@ -256,7 +175,7 @@ def _read(file: Path) -> Record | None:
         raise ValueError(f"There is no file or folder {str(file)!r}; name a file of verdicts, or a folder with some.")
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
-        verdicts = claims.from_json(json.dumps(read["verdicts"]))
+        verdicts = from_json(json.dumps(read["verdicts"]))
         experiment, date = str(read["attributes"]["experiment"]), str(read["date"])
     except (ValueError, TypeError, KeyError):
         return None
@@ -266,33 +185,32 @@ def _read(file: Path) -> Record | None:
 
 
 def status(experiment: str, found: Iterable[Record]) -> list[Status]:
-    """Where every claim of an experiment stands, in the order of its criteria.
+    """Where every claim of an experiment stands, in the order of its claims.
 
     Args:
-        experiment: a module of `jaxdyn.experiments`.
+        experiment: its name.
         found: verdicts, oldest first, of any experiments.
 
     Returns:
-        A status for the last verdict of every id, and for every criterion that has none. Verdicts on claims that the experiment no
-        longer states come last.
+        A status for the last verdict of every id, and for every claim that has none. Verdicts on what the experiment no longer claims
+        come last.
     """
     last: dict[str, tuple[Verdict, Record]] = {}
     for record in found:
         if record.experiment == experiment:
             last |= {one.id: (one, record) for one in record.verdicts}
-
-    def of(name: str, is_stated: bool = True) -> Status:
-        one, record = last[name]
-        return Status(experiment, one.id, one.statement, one.source, one.criterion, one, record, is_stated)
-
-    stated = criteria(docstring(experiment))
-    homes = {name: max((row.id for row in stated if row.covers(name)), key=len, default=None) for name in last}
+    claims = experiments.claims(experiment)
+    homes = {id: find(id, claims) for id in last}
     rows: list[Status] = []
-    shown: set[str] = set()
-    for row in stated:
-        names = [name for name in last if homes[name] == row.id]
-        rows += [of(name) for name in names if name not in shown]  # several rows may have one id
-        if not names:
-            rows.append(Status(experiment, row.id, row.statement, row.source, row.criterion))
-        shown.update(names)
-    return rows + [of(name, is_stated=False) for name in last if homes[name] is None]
+    for claim in (*claims, None):
+        own = [Status(experiment, claim, *last[id]) for id, home in homes.items() if home == claim]
+        rows += own or ([Status(experiment, claim)] if claim else [])
+    return rows
+
+
+def grouped(statuses: Iterable[Status]) -> list[list[Status]]:
+    """The statuses of each claim together, in the order they come; what is no longer claimed stands alone."""
+    groups: dict[Any, list[Status]] = {}
+    for one in statuses:
+        groups.setdefault(one.claim or one.stated.id, []).append(one)
+    return list(groups.values())

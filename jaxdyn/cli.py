@@ -14,23 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-EXPERIMENTS = {
-    "width": "wide networks against their Taylor models and the infinite-width NTK, on real images",
-    "dag": "transition to linearity on directed acyclic graphs: Hessian norms against the smallest in-degree",
-    "breaking": "what breaks the transition to linearity: outputs, bottlenecks, assemblies; multilinearity",
-    "catapult": "the catapult phase of quadratic models and their networks: phases, boundaries, peaks, final curvature",
-    "flatness": "large rates end in flat minima: curvature and test accuracy against the rate, at fixed steps and fixed time",
-    "agop": "batch size and catapults against spikes, AGOP alignment and test loss, on polynomials and real images",
-    "spikes": "spikes of the training loss: the kernel's top eigenspace, super-critical batches, λ_max across them",
-    "pl": "why optimisation succeeds: the PL* condition, its rate and its ball, against runs",
-    "subspace": "where a catapult happens: the loss in the kernel's top eigenspace and outside it",
-    "generalization": "test loss against learning rate: networks, their linear and quadratic models",
-    "rfm": "recursive feature machines and the feature ansatz: what kernels and networks learn to look at",
-    "optimizers": "does AGOP alignment rank the test loss of optimizers, at equal steps and equal training loss",
-    "mediation": "does AGOP alignment mediate what spikes do to the test loss: a regression and two interventions",
-    "rates": "the largest rate that trains, by depth, width, activation, data and optimizer; what quadratic models foretell",
-}
-"""Names of the experiments, with a line each. `jaxdyn.experiments` holds a module of each name."""
+from jaxdyn import experiments
 
 PRESETS = ("ci", "laptop", "paper")
 
@@ -77,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Print cells, members, flops and bytes of an experiment without running it. Further --flags change its configuration.",
         allow_abbrev=False,
     )
-    planning.add_argument("name", choices=list(EXPERIMENTS), metavar="NAME", help=", ".join(EXPERIMENTS))
+    planning.add_argument("name", choices=experiments.names(), metavar="NAME", help=", ".join(experiments.names()))
     planning.add_argument("--preset", choices=PRESETS, default="paper", help="size of the experiment (default: paper)")
     planning.add_argument("--on", default="H100", metavar="DEVICE", help="accelerator to budget for (default: H100)")
     planning.add_argument("--count", type=int, default=1, help="how many of them (default: 1)")
@@ -90,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run an experiment. Further --flags change its configuration: `jaxdyn run width --help-config` lists them.",
         allow_abbrev=False,
     )
-    run.add_argument("name", choices=list(EXPERIMENTS), metavar="NAME", help=", ".join(EXPERIMENTS))
+    run.add_argument("name", choices=experiments.names(), metavar="NAME", help=", ".join(experiments.names()))
     run.add_argument("--preset", choices=PRESETS, default="laptop", help="size of the experiment (default: laptop)")
     run.add_argument("--store", type=Path, help="where the dataset goes (default: runs/NAME-PRESET.zarr)")
     run.add_argument("--log", action="store_true", help="progress as plain lines, as where there is no terminal")
@@ -119,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PLACE",
         help="files or folders of verdicts (default: runs, and in a checkout benchmarks/results)",
     )
-    claims.add_argument("--experiment", choices=list(EXPERIMENTS), metavar="NAME", help="only the claims of this one")
+    claims.add_argument("--experiment", choices=experiments.names(), metavar="NAME", help="only the claims of this one")
     claims.add_argument("--json", action="store_true", help="print JSON")
     claims.set_defaults(action=_claims, command="claims")
 
@@ -153,13 +137,14 @@ def _list(_: argparse.Namespace, __: list[str]) -> int:
     from jaxdyn import catalogue
 
     part = ""
-    for chapter, members in catalogue.arrange(EXPERIMENTS):
+    for chapter, members in catalogue.arrange(experiments.names()):
         if chapter.part != part:
             part = chapter.part
             print(f"{part}\n")
         print(f"  {chapter.title}")
         for name in members:
-            print(f"    {name:14} {EXPERIMENTS[name]}")
+            title = experiments.docstring(name).partition("\n")[0].rstrip(".")
+            print(f"    {name:14} {title}")
         print()
     print(f"Presets of each: {', '.join(PRESETS)}. `jaxdyn claims` prints what they claim.")
     return 0
@@ -189,7 +174,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     if jax.process_index() > 0:  # the first process speaks for all
         return 0
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))
-    verdicts = experiment.claims(dataset)
+    verdicts = experiment.verdicts(dataset)
     tables.print_run(experiment, dataset, verdicts)
     preset = options.preset if is_preset else f"{options.preset}, changed"
     written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"), preset)
@@ -200,14 +185,11 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _configured(options: argparse.Namespace, flags: list[str]) -> tuple[Any, Any, bool]:
     """The experiment, its configuration, and whether that is the preset as it stands."""
-    import importlib
-
     import tyro
 
-    experiment = importlib.import_module(f"jaxdyn.experiments.{options.name}")
-    preset = experiment.PRESETS[options.preset]
-    prog = f"jaxdyn {options.command} {options.name}"
-    config = tyro.cli(experiment.Config, default=preset, args=flags, prog=prog)
+    experiment = experiments.load(options.name)
+    preset = experiment.presets[options.preset]
+    config = tyro.cli(type(preset), default=preset, args=flags, prog=f"jaxdyn {options.command} {options.name}")
     return experiment, config, config == preset
 
 
@@ -226,8 +208,6 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _show(options: argparse.Namespace, _: list[str]) -> int:
-    import importlib
-
     from jaxdyn import results, tables
 
     dataset = results.open(options.store)
@@ -235,9 +215,9 @@ def _show(options: argparse.Namespace, _: list[str]) -> int:
     total, done = int(dataset["done"].size), int(dataset["done"].sum())
     print(f"\n{done} of {total} members done")
     name = dataset.attrs.get("experiment")
-    if name in EXPERIMENTS and done == total:
-        experiment = importlib.import_module(f"jaxdyn.experiments.{name}")
-        tables.print_run(experiment, dataset, experiment.claims(dataset))
+    if name in experiments.names() and done == total:
+        experiment = experiments.load(name)
+        tables.print_run(experiment, dataset, experiment.verdicts(dataset))
     return 0
 
 
@@ -246,7 +226,7 @@ def _claims(options: argparse.Namespace, _: list[str]) -> int:
 
     from jaxdyn import catalogue, tables
 
-    names = [options.experiment] if options.experiment else list(EXPERIMENTS)
+    names = [options.experiment] if options.experiment else experiments.names()
     records = catalogue.records(options.places or catalogue.default_places())
     found = [
         (chapter, name, catalogue.status(name, records))
@@ -267,8 +247,8 @@ def _claims(options: argparse.Namespace, _: list[str]) -> int:
 def _report(options: argparse.Namespace, _: list[str]) -> int:
     from jaxdyn import catalogue, report
 
-    runs = [report.read(store, EXPERIMENTS) for store in options.stores]
-    page = report.page(runs, EXPERIMENTS, catalogue.records(catalogue.default_places()))
+    runs = [report.read(store) for store in options.stores]
+    page = report.page(runs, catalogue.records(catalogue.default_places()))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(page, encoding="utf-8")
     size = len(page.encode()) / 1e6

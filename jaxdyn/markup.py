@@ -7,8 +7,6 @@ import html
 import re
 from dataclasses import dataclass
 
-from jaxdyn.catalogue import tables
-
 
 @dataclass(frozen=True)
 class Html:
@@ -87,3 +85,23 @@ def _block(block: str) -> Html:
 def _inline(text: str) -> Html:
     parts = re.split(r"(`+)(.+?)\1", " ".join(text.split()))
     return join(*(element("code", parts[i + 1]) if i % 3 == 1 else parts[i] for i in range(len(parts)) if i % 3 != 2))
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The Markdown tables of a text as rows of cells, headings first, rows of dashes left out; short rows are filled up."""
+    found: list[list[list[str]]] = []
+    is_inside = False
+    for line in text.splitlines():
+        is_row = line.lstrip().startswith("|")
+        if is_row and not is_inside:
+            found.append([])
+        is_inside = is_row
+        if is_row and set(line) - set("|-: "):
+            found[-1].append(_cells(line, len(found[-1][0]) if found[-1] else None))
+    return found
+
+
+def _cells(line: str, num: int | None) -> list[str]:
+    inner = re.sub(r"\s*\|$", " ", line.strip())[1:]
+    cells = [cell.strip() for cell in re.split(r"(?:(?<=\s)|^)\|(?=\s)", inner)]
+    return cells if num is None else (cells + [""] * num)[:num]

@@ -2,13 +2,12 @@
 
 The page is a single HTML file without scripts that asks nobody for anything (a content security policy says so to the browser);
 figures are embedded as SVG, or as PNG where that would be larger than a megabyte. Verdicts and figures are computed anew from the
-stores by the experiments' own `claims` and `figure`, in the precision of the run.
+stores by the experiments themselves, in the precision of the run.
 """
 
 import base64
 import contextlib
 import datetime
-import importlib
 import importlib.resources
 import io
 import json
@@ -18,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxdyn import catalogue, results
-from jaxdyn.analysis import claims, figures
-from jaxdyn.analysis.claims import Verdict
+from jaxdyn import catalogue, experiments, results
+from jaxdyn.analysis import figures
+from jaxdyn.analysis.claims import Outcome, Verdict
 from jaxdyn.catalogue import NOT_RUN, Record, Status
 from jaxdyn.markup import Html, element, join, prose, table
 
 LARGEST_SVG = 1_000_000
 """Bytes."""
 
-OUTCOMES = (*(str(one) for one in claims.Outcome), NOT_RUN)
+OUTCOMES = (*(str(one) for one in Outcome), NOT_RUN)
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Run:
     """What a store holds.
 
     Attributes:
-        experiment: a module of `jaxdyn.experiments`.
+        experiment: its name.
         where: path or URL of the store.
         done: members that are computed.
         total: members there are.
@@ -64,17 +63,16 @@ class Run:
         return self.done == self.total
 
 
-def read(store: str | Path, experiments: Iterable[str]) -> Run:
+def read(store: str | Path) -> Run:
     """Read a store, judge its claims and draw its figure.
 
     Args:
         store: path or URL.
-        experiments: names of the experiments there are.
 
     Raises:
         ValueError: where there is no jaxdyn store, for one of no experiment, and for one of an experiment that has changed since.
     """
-    dataset, known = results.open(store), list(experiments)
+    dataset, known = results.open(store), experiments.names()
     name = dataset.attrs.get("experiment")
     if "done" not in dataset:
         raise ValueError(f"The zarr store {str(store)!r} was not written by jaxdyn: it has no variable `done`.")
@@ -89,18 +87,17 @@ def read(store: str | Path, experiments: Iterable[str]) -> Run:
     return Run(name, str(store), done, total, verdicts, figure, caption, preset, date, dict(dataset.attrs))
 
 
-def page(runs: Sequence[Run], experiments: Iterable[str], records: Iterable[Record] = ()) -> str:
-    """The page.
+def page(runs: Sequence[Run], records: Iterable[Record] = ()) -> str:
+    """The page, in which every experiment has a place.
 
     Args:
         runs: what it shows in full.
-        experiments: names of the experiments there are, all of which have a place in it.
         records: verdicts of other runs, oldest first, for the experiments without a run.
 
     Returns:
         HTML.
     """
-    rest, arranged = list(records), catalogue.arrange(experiments)
+    rest, arranged = list(records), catalogue.arrange(experiments.names())
     body: list[Html] = []
     contents: list[Html] = []
     part = ""
@@ -126,16 +123,16 @@ def page(runs: Sequence[Run], experiments: Iterable[str], records: Iterable[Reco
 def _judged(name: str, dataset: Any, store: str | Path) -> tuple[tuple[Verdict, ...], str, str]:
     import jax
 
-    experiment = importlib.import_module(f"jaxdyn.experiments.{name}")
+    experiment = experiments.load(name)
     try:
         with jax.enable_x64(bool(dataset.attrs.get("float64"))):
-            verdicts, figure = tuple(experiment.claims(dataset)), experiment.figure(dataset)
+            verdicts, figure = tuple(experiment.verdicts(dataset)), experiment.figure(dataset)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"The store {str(store)!r} does not fit the experiment {name!r} of this version ({type(error).__name__}: {error}); "
             "leave it out, or run the experiment again."
         ) from error
-    return verdicts, embed(figure), (experiment.figure.__doc__ or "").partition("\n\n")[0]
+    return verdicts, embed(figure), (experiment.draw.__doc__ or "").partition("\n\n")[0]
 
 
 def embed(figure: Any) -> str:
@@ -211,10 +208,10 @@ def _counts(statuses: Sequence[Status]) -> list[str | Html]:
 
 
 def _experiment(name: str, runs: Sequence[Run], records: Sequence[Record]) -> Html:
-    text = catalogue.docstring(name)
+    text = experiments.docstring(name)
     title, _, method = text.partition("\n\n")
     shown = [_run(run, is_alone=len(runs) == 1) for run in runs] or [_elsewhere(catalogue.status(name, records))]
-    details = element("details", element("summary", "Method and criteria"), prose(method))
+    details = element("details", element("summary", "Method"), prose(method))
     heading = element("h4", element("span", name, class_="name"), title.rstrip("."))
     return element("article", heading, *shown, details, id=name)
 
@@ -246,22 +243,36 @@ def _elsewhere(statuses: Sequence[Status]) -> Html:
 
 
 def _verdicts(statuses: Sequence[Status]) -> Html:
-    return table(
-        ["claim", "statement", "estimate [95 %]", "criterion", "verdict"], list(map(_row, statuses)), class_="verdicts"
-    )
+    rows = [row for group in catalogue.grouped(statuses) for row in _rows(group)]
+    return table(["claim", "statement", "criterion", "estimate [95 %]", "verdict"], rows, class_="verdicts")
 
 
-def _row(one: Status) -> list[str | Html]:
-    first, *others = one.id.split("/")
-    name = join(first, *(part for other in others for part in ("/", element("wbr"), other)))
-    statement = join(one.statement, " ", element("span", one.source, class_="source"))
-    estimate, interval, reason = "", "", ""
-    if one.verdict is not None:
-        estimate, _, interval = claims.table([one.verdict])[0][2].partition(" ")
-        reason = one.verdict.reason
+def _rows(group: Sequence[Status]) -> list[list[str | Html]]:
+    """A claim with one case is a row; with more, a row that folds open to its cases."""
+    stated, criterion = group[0].stated, group[0].criterion
+    statement = join(stated.statement, " ", element("span", stated.source, class_="source"))
+    if len(group) == 1:
+        return [[_breakable(group[0].as_dict()["id"]), statement, criterion, *_found(group[0])]]
+    counts = Counter(one.outcome for one in group)
+    pills = [part for outcome, num in counts.items() for part in (f"{num} ", _pill(outcome), " ")]
+    cases = table(["case", "estimate [95 %]", "verdict"], [[_breakable(one.case), *_found(one)] for one in group])
+    fold = element("details", element("summary", f"{len(group)} cases"), cases, class_="cases")
+    return [[_breakable(stated.id), join(statement, fold), criterion, "", join(*pills)]]
+
+
+def _breakable(name: str) -> Html:
+    first, *others = name.split("/")
+    return join(first, *(part for other in others for part in ("/", element("wbr"), other)))
+
+
+def _found(one: Status) -> list[str | Html]:
+    """Estimate with interval, and verdict with its note."""
+    if one.verdict is None:
+        return ["", _pill(one.outcome)]
+    estimate, _, interval = one.verdict.interval.partition(" ")
     number = join(element("span", estimate, class_="number"), " ", element("span", interval, class_="number interval"))
-    why = element("div", reason, class_="source") if reason else ""
-    return [name, statement, number, one.criterion, join(_pill(one.outcome), why)]
+    note = element("div", one.verdict.note, class_="source") if one.verdict.note else ""
+    return [number, join(_pill(one.outcome), note)]
 
 
 def _pill(outcome: str) -> Html:

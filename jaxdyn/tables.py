@@ -7,49 +7,57 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxdyn.analysis import claims
+from jaxdyn import catalogue
 from jaxdyn.analysis.claims import Verdict
-from jaxdyn.catalogue import Status
+from jaxdyn.catalogue import Record, Status
 
 _STYLE = {"supported": "green", "not supported": "red", "inconclusive": "yellow", "not run": "dim"}
-
-_COLUMNS = ("claim", "statement (source)", "criterion", "estimate [95 %]", "last verdict", "preset", "date")
 
 
 def print_run(experiment: Any, dataset: Any, verdicts: Sequence[Verdict]) -> None:
     """Print what a run says: the measurements of an experiment that has a `summary` of them, then its verdicts."""
-    if hasattr(experiment, "summary"):
-        heading, *rows = experiment.summary(dataset)
-        _print("Means over seeds [95 % interval]", heading, [(row, None) for row in rows])
-    found = zip(claims.table(verdicts), (one.verdict for one in verdicts), strict=True)
-    _print("Verdicts", claims.COLUMNS, list(found))
+    if experiment.summary is not None:
+        heading, *rows = experiment.summary(experiment.config(dataset), dataset)
+        table = _table("Means over seeds [95 % interval]", *heading)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        _print(table)
+    found = catalogue.status(experiment.name, [Record(experiment.name, tuple(verdicts), "", "", "")])
+    print_statuses("Verdicts", [one for one in found if one.verdict])
 
 
 def print_statuses(title: str, statuses: Sequence[Status]) -> None:
-    """Print where the claims of an experiment stand.
+    """Print where the claims of an experiment stand: a row a claim, its cases beside one another.
 
     Args:
         title: above the table.
         statuses: as `catalogue.status` gives them.
     """
-    _print(title, _COLUMNS, [(_row(one), one.outcome) for one in statuses])
+    table = _table(title, "claim", "statement (source)", "criterion", "case: estimate [95 % interval], verdict")
+    for group in catalogue.grouped(statuses):
+        first = group[0].stated
+        note = "" if group[0].claim else " (no longer stated)"
+        cases = Table.grid(padding=(0, 2))
+        for one in group:
+            cells = (
+                [one.verdict.id, one.verdict.interval, one.verdict.outcome] if one.verdict else ["", "", one.outcome]
+            )
+            run = f"{one.record.preset} {one.record.date[:10]}".strip() if one.record else ""
+            cases.add_row(*map(Text, [*cells, run]), style=_STYLE[one.outcome])
+        table.add_row(
+            Text(first.id), Text(f"{first.statement} ({first.source}){note}"), Text(group[0].criterion), cases
+        )
+    _print(table)
 
 
-def _row(one: Status) -> tuple[str, ...]:
-    estimate, outcome = "", one.outcome
-    if one.verdict is not None:
-        _, _, estimate, _, outcome = claims.table([one.verdict])[0]
-    note = "" if one.is_stated else " (no longer stated)"
-    run = (one.record.preset, one.record.date[:10]) if one.record else ("", "")
-    return one.id, f"{one.statement} ({one.source})", one.criterion, estimate, outcome + note, *run
-
-
-def _print(title: str, columns: Sequence[str], rows: Sequence[tuple[tuple[str, ...], str | None]]) -> None:
-    table = Table(title=title, title_justify="left")
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", show_lines=True)
     for column in columns:
         table.add_column(Text(column), overflow="fold")
-    for cells, outcome in rows:
-        table.add_row(*(Text(cell) for cell in cells), style=_STYLE[outcome] if outcome else None)
+    return table
+
+
+def _print(table: Table) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)

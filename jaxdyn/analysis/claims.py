@@ -1,25 +1,129 @@
-"""Verdicts: what the data say about a published claim, computed from a 95 % interval and a criterion fixed beforehand.
+"""Claims and verdicts: what is claimed is data, written once; what a run says of it is computed from a 95 % interval.
 
-| constructor | supported | not supported | else |
+A `Claim` states a number and holds its 95 % interval against a criterion that was fixed before the first run. `judge` takes what an
+experiment measured, `{id: estimate}`, and gives a `Verdict` for each:
+
+| criterion | supported | not supported | else |
 |---|---|---|---|
-| `at_most(bound)` | high ≤ bound | low > bound | inconclusive |
-| `at_least(bound)` | low ≥ bound | high < bound | inconclusive |
-| `within(lower, upper)` | the interval lies inside | the interval lies outside | inconclusive |
+| `AtMost(bound)` | high ≤ bound | low > bound | inconclusive |
+| `AtLeast(bound)` | low ≥ bound | high < bound | inconclusive |
+| `Within(low, high)` | the interval lies inside | the interval lies outside | inconclusive |
 
-A verdict is about the claim at the sizes that were run, not about the theorem. An estimate or an end of the interval
-that is NaN is inconclusive, with the reason. Nothing here is printed or tuned: a claim that is not supported is a
-result.
+A claim over several cases (architectures, depths, rates) is one claim: the estimates `C3.1/uniform` and `C3.1/deep` are on the claim
+`C3.1`, and so are `C2.6/digits/means` on `C2.6/*/means`. A verdict is about the claim at the sizes that were run, not about the theorem.
+An estimate or an end of the interval that is NaN is inconclusive.
 """
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, SupportsFloat
+from typing import Any
 
-COLUMNS = ("claim", "statement", "estimate [95 % interval]", "criterion", "verdict")
-"""Headings of the rows of `table`."""
+from jaxdyn.analysis.estimates import Estimate, estimate
+
+
+@dataclass(frozen=True)
+class Within:
+    """The 95 % interval lies in [low, high].
+
+    Raises:
+        ValueError: where no number lies between the bounds.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"No number lies between the bounds {self.low} and {self.high}.")
+
+    def __str__(self) -> str:
+        return f"95 % interval within [{self.low:g}, {self.high:g}]"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest number that meet the criterion."""
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The 95 % interval ends at or below `bound`."""
+
+    bound: float
+
+    def __post_init__(self) -> None:
+        _check_number(self.bound)
+
+    def __str__(self) -> str:
+        return f"95 % interval at most {self.bound:g}"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest number that meet the criterion."""
+        return -math.inf, self.bound
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The 95 % interval begins at or above `bound`."""
+
+    bound: float
+
+    def __post_init__(self) -> None:
+        _check_number(self.bound)
+
+    def __str__(self) -> str:
+        return f"95 % interval at least {self.bound:g}"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest number that meet the criterion."""
+        return self.bound, math.inf
+
+
+Criterion = AtMost | AtLeast | Within
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed, before it is run.
+
+    Attributes:
+        id: short name, unique in its experiment; a part `*` stands for any one part.
+        statement: the claim in a sentence that names the number measured.
+        source: paper, theorem or figure; "jaxdyn" for our own.
+        criterion: what the 95 % interval of the number is held against.
+        note: what a reader of the criterion must know, such as that it was changed after a run.
+    """
+
+    id: str
+    statement: str
+    source: str
+    criterion: Criterion
+    note: str = ""
+
+    def covers(self, id: str) -> bool:
+        """Whether a verdict is on this claim: `C5.1` covers `C5.1/tanh`, neither `C5.1b` nor `C5.10`."""
+        own, parts = self.id.split("/"), id.split("/")
+        return len(own) <= len(parts) and all(a in ("*", b) for a, b in zip(own, parts, strict=False))
+
+    def case(self, id: str) -> str:
+        """The case of a verdict that it covers: what the id has beyond the claim's.
+
+        Example:
+            >>> Claim("C2.6/*/means", "S", "us", AtMost(0)).case("C2.6/digits/means/adam")
+            'digits/adam'
+        """
+        own, parts = self.id.split("/"), id.split("/")
+        return "/".join(part for i, part in enumerate(parts) if i >= len(own) or own[i] == "*")
+
+
+def find(id: str, claims: Iterable[Claim]) -> Claim | None:
+    """The claim that a verdict is on: of those that cover its id, the one with the longest; None where there is none."""
+    return max((one for one in claims if one.covers(id)), key=lambda one: len(one.id), default=None)
 
 
 class Outcome(StrEnum):
@@ -32,10 +136,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the data say about a claim. Made by `at_most`, `at_least` or `within`, which compute the verdict.
+    """What the data say about a claim, in one case of it. Made by `judge`.
 
     Attributes:
-        id: short name of the claim, unique in its experiment.
+        id: of the claim, and the case behind a slash where there are several.
         statement: the claim in a sentence.
         source: paper, theorem or figure.
         estimate: the number measured.
@@ -43,7 +147,7 @@ class Verdict:
         high: upper end.
         criterion: what the interval is held against, in words.
         verdict: the outcome.
-        reason: why there is no verdict, where a number is missing.
+        note: what a reader of the estimate must know, such as members left out.
     """
 
     id: str
@@ -54,130 +158,52 @@ class Verdict:
     high: float
     criterion: str
     verdict: Outcome
-    reason: str = ""
+    note: str = ""
+
+    @property
+    def interval(self) -> str:
+        """Estimate and interval in words."""
+        return f"{self.estimate:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    @property
+    def outcome(self) -> str:
+        """The verdict, with the note behind it where there is one."""
+        return f"{self.verdict}: {self.note}" if self.note else str(self.verdict)
 
     def __str__(self) -> str:
-        reason = f": {self.reason}" if self.reason else ""
-        return (
-            f"{self.id}: {self.verdict}{reason} — {self.statement} {_interval(self)}; {self.criterion} ({self.source})"
+        return f"{self.id}: {self.outcome} — {self.statement} {self.interval}; {self.criterion} ({self.source})"
+
+
+def judge(estimates: Mapping[str, Any], claims: Sequence[Claim]) -> list[Verdict]:
+    """Hold what was measured against what is claimed.
+
+    Args:
+        estimates: `{id: estimate}`, each anything that `estimates.estimate` takes: an exact number, `(value, low, high)`, a fit.
+        claims: of the experiment.
+
+    Returns:
+        A verdict for each estimate, in the order of the claims, the cases of a claim in the order of the estimates.
+
+    Raises:
+        ValueError: for an estimate on no claim, or an interval upside down.
+
+    Example:
+        >>> freezes = Claim("W1", "The kernel change falls: exponent.", "arXiv 2010.01092", AtMost(-0.4))
+        >>> for one in judge({"W1/2": (-0.51, -0.55, -0.47), "W1/3": (-0.45, -0.6, -0.3)}, [freezes]):
+        ...     print(one.id, one.verdict)
+        W1/2 supported
+        W1/3 inconclusive
+    """
+    homes = {id: find(id, claims) for id in estimates}
+    if homeless := [id for id, claim in homes.items() if claim is None]:
+        raise ValueError(
+            f"There is no claim for the estimates {', '.join(homeless)}; the claims are {', '.join(one.id for one in claims)}."
         )
-
-
-def measured(found: SupportsFloat | Iterable[SupportsFloat]) -> dict[str, float]:
-    """The numbers of a verdict as keyword arguments, from `(estimate, low, high)`, or from one number that is exact.
-
-    Example:
-        >>> measured((0.5, 0.4, 0.6)), measured(1)
-        ({'estimate': 0.5, 'low': 0.4, 'high': 0.6}, {'estimate': 1.0, 'low': 1.0, 'high': 1.0})
-    """
-    is_one = not isinstance(found, Iterable) or getattr(found, "ndim", 1) == 0
-    three: Any = (found,) * 3 if is_one else found
-    return dict(zip(("estimate", "low", "high"), map(float, three), strict=True))
-
-
-def at_most(
-    id: str,
-    *,
-    statement: str,
-    source: str,
-    estimate: SupportsFloat,
-    low: SupportsFloat,
-    high: SupportsFloat,
-    bound: SupportsFloat,
-) -> Verdict:
-    """The claim that a number is at most `bound`.
-
-    Args:
-        id: short name of the claim.
-        statement: the claim in a sentence.
-        source: paper, theorem or figure.
-        estimate: the number measured.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        bound: fixed before the run.
-
-    Raises:
-        ValueError: for low > high or a bound that is not a number.
-
-    Example:
-        >>> fit = {"estimate": -0.51, "low": -0.55, "high": -0.47}
-        >>> print(at_most("W1", statement="Kernels freeze.", source="arXiv 2010.01092", **fit, bound=-0.4).verdict)
-        supported
-    """
-    number = float(bound)
-    return _judge(id, statement, source, (estimate, low, high), -math.inf, number, f"95 % interval at most {number:g}")
-
-
-def at_least(
-    id: str,
-    *,
-    statement: str,
-    source: str,
-    estimate: SupportsFloat,
-    low: SupportsFloat,
-    high: SupportsFloat,
-    bound: SupportsFloat,
-) -> Verdict:
-    """The claim that a number is at least `bound`.
-
-    Args:
-        id: short name of the claim.
-        statement: the claim in a sentence.
-        source: paper, theorem or figure.
-        estimate: the number measured.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        bound: fixed before the run.
-
-    Raises:
-        ValueError: for low > high or a bound that is not a number.
-    """
-    number = float(bound)
-    return _judge(id, statement, source, (estimate, low, high), number, math.inf, f"95 % interval at least {number:g}")
-
-
-def within(
-    id: str,
-    *,
-    statement: str,
-    source: str,
-    estimate: SupportsFloat,
-    low: SupportsFloat,
-    high: SupportsFloat,
-    lower: SupportsFloat,
-    upper: SupportsFloat,
-) -> Verdict:
-    """The claim that a number lies in [lower, upper].
-
-    Args:
-        id: short name of the claim.
-        statement: the claim in a sentence.
-        source: paper, theorem or figure.
-        estimate: the number measured.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        lower: lower bound, fixed before the run.
-        upper: upper bound.
-
-    Raises:
-        ValueError: for low > high, lower > upper, or a bound that is not a number.
-    """
-    bounds = float(lower), float(upper)
-    criterion = f"95 % interval within [{bounds[0]:g}, {bounds[1]:g}]"
-    return _judge(id, statement, source, (estimate, low, high), *bounds, criterion)
-
-
-def table(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
-    """Rows of strings under `COLUMNS`, for whoever prints them."""
     return [
-        (
-            one.id,
-            f"{one.statement} ({one.source})",
-            _interval(one),
-            one.criterion,
-            f"{one.verdict}: {one.reason}" if one.reason else str(one.verdict),
-        )
-        for one in verdicts
+        _verdict(id, claim, estimate(found))
+        for claim in claims
+        for id, found in estimates.items()
+        if homes[id] == claim
     ]
 
 
@@ -185,8 +211,8 @@ def to_json(verdicts: Iterable[Verdict]) -> str:
     """Verdicts as strict JSON, for the attributes of a dataset. Numbers that are not finite become strings.
 
     Example:
-        >>> one = at_least("A", statement="Much.", source="us", estimate=1.0, low=0.5, high=float("inf"), bound=0.0)
-        >>> from_json(to_json([one])) == [one]
+        >>> verdicts = judge({"A": (1.0, 0.5, float("inf"))}, [Claim("A", "Much.", "us", AtLeast(0))])
+        >>> from_json(to_json(verdicts)) == verdicts
         True
     """
     rows = []
@@ -214,31 +240,25 @@ def from_json(text: str) -> list[Verdict]:
         raise ValueError(f"Not a list of verdicts as `to_json` writes it ({error}): {text[:80]!r}") from error
 
 
-def _judge(
-    id: str,
-    statement: str,
-    source: str,
-    numbers: tuple[SupportsFloat, SupportsFloat, SupportsFloat],
-    lower: float,
-    upper: float,
-    criterion: str,
-) -> Verdict:
-    estimate, low, high = (float(number) for number in numbers)
+def _verdict(id: str, claim: Claim, found: Estimate) -> Verdict:
+    value, low, high, note = found
     if low > high:
         raise ValueError(f"Claim {id}: the interval [{low}, {high}] is upside down.")
-    if not lower <= upper:
-        raise ValueError(f"Claim {id}: no number lies between the bounds {lower} and {upper}.")
-    reason = ""
-    if math.isnan(estimate) or math.isnan(low) or math.isnan(high):
-        outcome, reason = Outcome.INCONCLUSIVE, "the estimate or its interval is not a number"
+    lower, upper = claim.criterion.ends
+    if any(map(math.isnan, (value, low, high))):
+        outcome, note = (
+            Outcome.INCONCLUSIVE,
+            "; ".join(filter(None, (note, "the estimate or its interval is not a number"))),
+        )
     elif lower <= low and high <= upper:
         outcome = Outcome.SUPPORTED
     elif high < lower or low > upper:
         outcome = Outcome.NOT_SUPPORTED
     else:
         outcome = Outcome.INCONCLUSIVE
-    return Verdict(id, statement, source, estimate, low, high, criterion, outcome, reason)
+    return Verdict(id, claim.statement, claim.source, value, low, high, str(claim.criterion), outcome, note)
 
 
-def _interval(one: Verdict) -> str:
-    return f"{one.estimate:.3g} [{one.low:.3g}, {one.high:.3g}]"
+def _check_number(bound: float) -> None:
+    if math.isnan(bound):
+        raise ValueError(f"A bound is a number, but is {bound}.")

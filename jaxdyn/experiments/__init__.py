@@ -1,35 +1,26 @@
-"""Published phenomena, one module each: `Config`, `PRESETS`, `run`, `claims`, `figure`, on the public API alone."""
+"""Published phenomena, a folder each, on the public API alone.
 
-from jaxdyn.experiments import (
-    agop,
-    breaking,
-    catapult,
-    dag,
-    flatness,
-    generalization,
-    mediation,
-    optimizers,
-    pl,
-    rates,
-    rfm,
-    spikes,
-    subspace,
-    width,
-)
+| module of a folder | what it holds |
+|---|---|
+| `__init__.py` | the phenomenon in words: networks, data, method, references; its first line is the title |
+| `claims.py` | `CLAIMS`, data, written before the first run; loads no JAX |
+| `sweep.py` | `Config`, `PRESETS` and `ensemble(config)`, what `jd.sweep` takes |
+| `measure.py` | `intervals(config, dataset)`, the estimate of every claim: a pure function of the dataset |
+| `figure.py` | `draw(config, dataset)` |
 
-__all__ = [
-    "agop",
-    "breaking",
-    "catapult",
-    "dag",
-    "flatness",
-    "generalization",
-    "mediation",
-    "optimizers",
-    "pl",
-    "rates",
-    "rfm",
-    "spikes",
-    "subspace",
-    "width",
-]
+`load("width")` puts them together; `names()` are the folders there are.
+"""
+
+import importlib
+from typing import Any
+
+from jaxdyn.experiments.experiment import Experiment, claims, docstring, load, names
+
+__all__ = ["Experiment", "claims", "docstring", "load", "names"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in names():
+        load(name)  # so that the modules of the folder are there too
+        return importlib.import_module(f"jaxdyn.experiments.{name}")
+    raise AttributeError(f"module 'jaxdyn.experiments' has no attribute {name!r}")
