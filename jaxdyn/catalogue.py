@@ -84,10 +84,15 @@ class Status:
 
     @property
     def stated(self) -> Claim | Verdict:
-        """Whatever tells the id, the statement and the source: the claim, else the verdict."""
+        """What tells the id, the statement and the source: the claim, else the verdict."""
         found = self.claim or self.verdict
         assert found is not None
         return found
+
+    @property
+    def id(self) -> str:
+        """Of the verdict; of the claim where there is none."""
+        return (self.verdict or self.stated).id
 
     @property
     def case(self) -> str:
@@ -113,7 +118,7 @@ class Status:
         where = ("preset", "date", "file")
         return {
             "experiment": self.experiment,
-            "id": self.verdict.id if self.verdict else self.stated.id,
+            "id": self.id,
             "claim": self.stated.id,
             "case": self.case,
             "statement": self.stated.statement,

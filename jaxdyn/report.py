@@ -252,7 +252,7 @@ def _rows(group: Sequence[Status]) -> list[list[str | Html]]:
     stated, criterion = group[0].stated, group[0].criterion
     statement = join(stated.statement, " ", element("span", stated.source, class_="source"))
     if len(group) == 1:
-        return [[_breakable(group[0].as_dict()["id"]), statement, criterion, *_found(group[0])]]
+        return [[_breakable(group[0].id), statement, criterion, *_found(group[0])]]
     counts = Counter(one.outcome for one in group)
     pills = [part for outcome, num in counts.items() for part in (f"{num} ", _pill(outcome), " ")]
     cases = table(["case", "estimate [95 %]", "verdict"], [[_breakable(one.case), *_found(one)] for one in group])

@@ -1,4 +1,4 @@
-"""What is claimed, run or not: criteria are read where they stand, verdicts belong to them, the newest wins."""
+"""What is claimed, run or not: verdicts belong to claims, the newest wins."""
 
 import json
 import subprocess
@@ -6,36 +6,20 @@ import sys
 
 import pytest
 
-from jaxdyn import catalogue, cli
+from jaxdyn import catalogue, cli, experiments
 from jaxdyn.analysis import claims
-from jaxdyn.analysis.claims import at_most
+from jaxdyn.analysis.claims import AtMost, Claim
 
-TABLE = """A title.
-
-| architecture | what it is |
-|---|---|
-| deep | no claim |
-
-| claim | networks | criterion |
-|---|---|---|
-| C1.1 sup|f| falls | all: |a|, b | |x| below 1 |
-| C1.1b | | exponent below -0.4 |
-| C1.10 | tanh | |f − g|: below 2 |
-
-| Claim | source | criterion |
-|---|---|---|
-| B1/min it follows | us | |
-
-References:
-    Somebody, arXiv 0000.00000,
-    and others.
-
-More.
-"""
+CLAIMS = (
+    Claim("C1.1", "It falls.", "us", AtMost(1.0)),
+    Claim("C1.1b", "It falls faster.", "us", AtMost(1.0)),
+    Claim("C1.10", "It stays.", "us", AtMost(1.0)),
+    Claim("B1/min", "It follows.", "us", AtMost(1.0)),
+)
 
 
 def _verdict(name, estimate=0.0, bound=1.0):
-    return at_most(name, statement="S", source="O", estimate=estimate, low=estimate, high=estimate, bound=bound)
+    return claims.judge({name: estimate}, [Claim(name, "S", "O", AtMost(bound))])[0]
 
 
 def _write(path, experiment, verdicts, date="2026-11-24", **more):
@@ -44,26 +28,21 @@ def _write(path, experiment, verdicts, date="2026-11-24", **more):
     return path
 
 
+def _state(monkeypatch, *stated):
+    monkeypatch.setattr(experiments, "claims", lambda _: stated)
+
+
 @pytest.fixture
 def stated(monkeypatch):
-    monkeypatch.setattr(catalogue, "docstring", lambda _: TABLE)
+    _state(monkeypatch, *CLAIMS)
 
 
-def test_criteria_are_the_rows_under_the_heading_claim_with_bars_and_repeated_cells():
-    first, second, third, fourth = catalogue.criteria(TABLE)
-    assert first == catalogue.Criterion(
-        "C1.1", "sup|f| falls (all: |a|, b)", "|x| below 1", "Somebody, arXiv 0000.00000, and others."
-    )
-    assert (second.id, second.statement, second.criterion) == ("C1.1b", "all: |a|, b", "exponent below -0.4")
-    assert (third.id, third.statement, third.criterion) == ("C1.10", "tanh", "|f − g|: below 2")
-    assert (fourth.id, fourth.statement, fourth.source) == ("B1/min", "it follows", "us")
-
-
-@pytest.mark.parametrize("name", list(cli.EXPERIMENTS))
+@pytest.mark.parametrize("name", experiments.names())
 def test_every_experiment_states_claims_and_has_a_chapter(name):
-    rows = catalogue.criteria(catalogue.docstring(name))
+    rows = experiments.claims(name)
     assert rows
-    assert all(one.id and one.statement and one.criterion and one.source for one in rows)
+    assert len({one.id for one in rows}) == len(rows)
+    assert all(one.id and one.statement and one.source for one in rows)
     assert any(name in chapter.experiments for chapter in catalogue.CHAPTERS)
 
 
@@ -71,14 +50,14 @@ def test_every_experiment_states_claims_and_has_a_chapter(name):
     "record", catalogue.records(catalogue.default_places()[:1]), ids=lambda one: f"{one.experiment}-{one.preset}"
 )
 def test_every_verdict_in_the_repository_is_on_a_stated_claim(record):
-    rows = catalogue.criteria(catalogue.docstring(record.experiment))
-    assert [one.id for one in record.verdicts if not any(row.covers(one.id) for row in rows)] == []
+    rows = experiments.claims(record.experiment)
+    assert [one.id for one in record.verdicts if claims.find(one.id, rows) is None] == []
 
 
 def test_a_claim_never_run_is_not_run_and_a_verdict_on_no_claim_comes_last(stated, tmp_path):
     file = _write(tmp_path / "e-ci.json", "e", [_verdict("Z9"), _verdict("C1.1/tanh"), _verdict("C1.1", 2.0)])
     found = catalogue.status("e", catalogue.records([file]))
-    assert [(one.id, one.outcome, one.is_stated) for one in found] == [
+    assert [(one.id, one.outcome, one.claim is not None) for one in found] == [
         ("C1.1/tanh", "supported", True),
         ("C1.1", "not supported", True),
         ("C1.1b", "not run", True),
@@ -92,16 +71,26 @@ def test_a_claim_never_run_is_not_run_and_a_verdict_on_no_claim_comes_last(state
 
 
 def test_a_verdict_belongs_to_the_longest_id_that_covers_it_and_is_shown_once(monkeypatch, tmp_path):
-    rows = "| claim | criterion |\n|---|---|\n| C1 a | x |\n| C1 b | y |\n| C1/far c | z |\n| C2/near d | z |\n| C2 e | z |"
-    monkeypatch.setattr(catalogue, "docstring", lambda _: rows)
-    file = _write(tmp_path / "e-ci.json", "e", [_verdict("C1/far/2"), _verdict("C1/tanh"), _verdict("C2/near")])
+    _state(
+        monkeypatch, *(Claim(id, "S", "O", AtMost(1.0)) for id in ("C1", "C1/far", "C2/near", "C2", "C3/*/mean", "C3"))
+    )
+    file = _write(
+        tmp_path / "e-ci.json",
+        "e",
+        [_verdict("C1/far/2"), _verdict("C1/tanh"), _verdict("C2/near"), _verdict("C3/a/mean/b")],
+    )
     found = catalogue.status("e", catalogue.records([file]))
     assert [(one.id, one.outcome) for one in found] == [
         ("C1/tanh", "supported"),
         ("C1/far/2", "supported"),
         ("C2/near", "supported"),
         ("C2", "not run"),
+        ("C3/a/mean/b", "supported"),
+        ("C3", "not run"),
     ]
+    assert [one.case for one in found] == ["tanh", "2", "", "", "a/b", ""]
+    groups = catalogue.grouped([*found, *found[:1]])
+    assert [len(group) for group in groups] == [2, 1, 1, 1, 1, 1]
 
 
 def test_the_newest_verdict_of_each_claim_wins_and_later_places_win_a_tie(stated, tmp_path):
@@ -143,7 +132,7 @@ def test_the_command_prints_all_claims_and_json_without_loading_jax(tmp_path):
     rows = {(row["experiment"], row["id"]): row for row in json.loads(done.stdout)}
     assert rows["pl", "C5.4"]["verdict"] == "not supported"
     assert rows["pl", "C5.6"]["verdict"] == "not run"
-    assert {name for name, _ in rows} == set(cli.EXPERIMENTS)
+    assert {name for name, _ in rows} == set(experiments.names())
 
 
 def test_the_command_prints_a_table_of_one_experiment(tmp_path, capsys):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from jaxdyn import cli
+from jaxdyn import cli, experiments
 
 speed = importlib.import_module("jaxdyn.ensemble.speed")
 
@@ -37,7 +37,7 @@ def test_help_answers_in_under_half_a_second():
 def test_list_groups_experiments_by_chapter_and_names_presets(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
-    assert all(f"    {name} " in out for name in cli.EXPERIMENTS)
+    assert all(f"    {name} " in out for name in experiments.names())
     assert out.index("Part I: ") < out.index("Wide networks become linear") < out.index("width") < out.index("dag")
     assert "paper" in out
 
@@ -139,11 +139,11 @@ def test_importing_jaxdyn_changes_no_global_and_prints_nothing():
 def test_log_gives_plain_lines_even_on_a_terminal(monkeypatch, tmp_path):
     told = []
 
-    def run(config, *, store, progress):
+    def run(_, config, *, store, progress):
         told.append(type(progress).__name__)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxdyn.experiments.width.run", run)
+    monkeypatch.setattr("jaxdyn.experiments.Experiment.run", run)
     monkeypatch.setattr(cli, "_set_up", lambda *_, **__: None)  # this process is not the command's
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     for flags in ([], ["--log"]):

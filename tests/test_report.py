@@ -1,6 +1,7 @@
 """The report: one page that parses, escapes, holds every verdict, asks nobody for anything, and renders in a browser."""
 
 import base64
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -11,16 +12,25 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from jaxdyn import catalogue, cli, markup, report
-from jaxdyn.analysis.claims import at_least, at_most
-from jaxdyn.experiments import width
+from jaxdyn import catalogue, cli, experiments, markup, report
+from jaxdyn.analysis.claims import AtLeast, AtMost, Claim, judge
 
 NASTY = "<script>alert('x')</script> & \"quotes\" ‖K‖"
-VERDICTS = [
-    at_most("W1/2", statement=NASTY, source="<b>us</b>", estimate=-0.51, low=-0.55, high=-0.47, bound=-0.4),
-    at_least("W2/2", statement="Much.", source="us", estimate=0.125, low=0.0625, high=0.25, bound=1.0),
-    at_least("W3/2", statement="Unknown.", source="us", estimate=float("nan"), low=0.0, high=1.0, bound=0.5),
-]
+CLAIMS = (
+    Claim("W1", NASTY, "<b>us</b>", AtMost(-0.4)),
+    Claim("W2", "Much.", "us", AtLeast(1.0)),
+    Claim("W3", "Unknown.", "us", AtLeast(0.5)),
+    Claim("W4", "Never.", "us", AtLeast(0.5)),
+    Claim("W5", "In several cases.", "us", AtLeast(0.25)),
+)
+ESTIMATES = {
+    "W1/2": (-0.51, -0.55, -0.47),
+    "W2/2": (0.125, 0.0625, 0.25),
+    "W3/2": (float("nan"), 0.0, 1.0),
+    "W5/deep": (0.5, 0.4375, 0.5625),
+    "W5/flat": (0.125, 0.1, 0.15),
+}
+VERDICTS = judge(ESTIMATES, CLAIMS)
 VOID = {"meta", "img", "wbr"}
 
 
@@ -61,9 +71,9 @@ def _store(path, *, is_done=True, **attrs):
 
 @pytest.fixture
 def judged(monkeypatch):
-    """The width experiment with verdicts and a figure that are given."""
+    """The width experiment with claims, estimates and a figure that are given."""
 
-    def figure(_):
+    def draw(*_):
         """Two lines & <more>.
 
         Details.
@@ -72,21 +82,25 @@ def judged(monkeypatch):
         page.subplots().plot([1, 2], [3, 4])
         return page
 
-    monkeypatch.setattr(width, "claims", lambda _: VERDICTS)
-    monkeypatch.setattr(width, "figure", figure)
+    stated, loaded = experiments.claims, experiments.load("width")
+    monkeypatch.setattr(experiments, "claims", lambda name: CLAIMS if name == "width" else stated(name))
+    given = dataclasses.replace(loaded, claims=CLAIMS, intervals=lambda *_: ESTIMATES, draw=draw)
+    monkeypatch.setattr(experiments, "load", lambda _: given)
+    monkeypatch.setattr(experiments.Experiment, "config", lambda *_: None)
+    return given
 
 
 @pytest.fixture
 def page(judged, tmp_path):
-    runs = [report.read(_store(tmp_path / "a.zarr"), cli.EXPERIMENTS)]
-    return report.page(runs, cli.EXPERIMENTS)
+    runs = [report.read(_store(tmp_path / "a.zarr"))]
+    return report.page(runs)
 
 
 def test_the_page_parses_and_its_links_lead_somewhere(page):
     found = Page(page)
     assert len(found.ids) == len(set(found.ids))
-    assert set(found.ids) == set(cli.EXPERIMENTS)
-    assert {link for link in found.links if link.startswith("#")} == {f"#{name}" for name in cli.EXPERIMENTS}
+    assert set(found.ids) == set(experiments.names())
+    assert {link for link in found.links if link.startswith("#")} == {f"#{name}" for name in experiments.names()}
 
 
 def test_everything_is_escaped(page):
@@ -109,7 +123,14 @@ def test_every_verdict_is_there_with_estimate_interval_criterion_and_source(page
         "the estimate or its interval is not a number",
     ):
         assert number in cells
-    assert "not run" in cells  # W4 and W5, which the run says nothing about
+    assert "not run" in cells  # W4, which the run says nothing about
+
+
+def test_the_cases_of_a_claim_fold_under_it(page):
+    found = Page(page)
+    assert sum(text.strip() == "In several cases." for text in found.text) == 1
+    assert "2 cases" in found.text
+    assert {"deep", "flat"} <= set(found.text)
 
 
 def test_the_page_is_self_contained_and_says_so_to_the_browser(page):
@@ -125,17 +146,17 @@ def test_the_page_is_self_contained_and_says_so_to_the_browser(page):
 
 def test_provenance_and_all_chapters_are_there(page):
     text = "\n".join(Page(page).text)
-    for said in ("abc123", "jaxdyn 0.1.0", "widths = 4, 8", "2 × <cpu>", "a.zarr", "2 of 2", "Method and criteria"):
+    for said in ("abc123", "jaxdyn 0.1.0", "widths = 4, 8", "2 × <cpu>", "a.zarr", "2 of 2", "Method"):
         assert said in text, said
-    for chapter, _ in catalogue.arrange(cli.EXPERIMENTS):
+    for chapter, _ in catalogue.arrange(experiments.names()):
         assert chapter.title in text
     assert "No store of this experiment is in this report. It has not been run." in text
 
 
 def test_a_half_finished_store_says_so_and_has_no_verdicts(judged, tmp_path):
-    run = report.read(_store(tmp_path / "a.zarr", is_done=False), cli.EXPERIMENTS)
+    run = report.read(_store(tmp_path / "a.zarr", is_done=False))
     assert (run.verdicts, run.figure) == ((), "")
-    page = report.page([run, report.read(_store(tmp_path / "b.zarr"), cli.EXPERIMENTS)], cli.EXPERIMENTS)
+    page = report.page([run, report.read(_store(tmp_path / "b.zarr"))])
     assert "Half-finished: 1 of 2 members" in page
     assert "b.zarr: ?, " in page
 
@@ -149,7 +170,7 @@ def test_preset_and_date_are_read_beside_the_store(judged, tmp_path):
         "attributes": {"experiment": "width"},
     }
     (tmp_path / "a.json").write_text(json.dumps(written))
-    run = report.read(store, cli.EXPERIMENTS)
+    run = report.read(store)
     assert (run.preset, run.date) == ("ci", "2026-01-02")
 
 
@@ -172,9 +193,10 @@ def test_stores_that_cannot_be_reported_are_refused_with_the_remedy(judged, tmp_
         assert words in error
         assert str(store) in error
     assert not (tmp_path / "r.html").exists()
-    monkeypatch.setattr(width, "claims", lambda data: [data["missing"]])
+    broken = dataclasses.replace(judged, intervals=lambda _, data: data["missing"])
+    monkeypatch.setattr(experiments, "load", lambda _: broken)
     with pytest.raises(ValueError, match="run the experiment again"):
-        report.read(_store(tmp_path / "old.zarr"), cli.EXPERIMENTS)
+        report.read(_store(tmp_path / "old.zarr"))
 
 
 def test_the_command_writes_the_page(judged, tmp_path, capsys):

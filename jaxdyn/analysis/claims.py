@@ -32,8 +32,8 @@ class Within:
         ValueError: where no number lies between the bounds.
     """
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
@@ -43,7 +43,7 @@ class Within:
         return f"95 % interval within [{self.low:g}, {self.high:g}]"
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[int | float, int | float]:
         """The least and the largest number that meet the criterion."""
         return self.low, self.high
 
@@ -52,7 +52,7 @@ class Within:
 class AtMost:
     """The 95 % interval ends at or below `bound`."""
 
-    bound: float
+    bound: int | float
 
     def __post_init__(self) -> None:
         _check_number(self.bound)
@@ -61,7 +61,7 @@ class AtMost:
         return f"95 % interval at most {self.bound:g}"
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[int | float, int | float]:
         """The least and the largest number that meet the criterion."""
         return -math.inf, self.bound
 
@@ -70,7 +70,7 @@ class AtMost:
 class AtLeast:
     """The 95 % interval begins at or above `bound`."""
 
-    bound: float
+    bound: int | float
 
     def __post_init__(self) -> None:
         _check_number(self.bound)
@@ -79,7 +79,7 @@ class AtLeast:
         return f"95 % interval at least {self.bound:g}"
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[int | float, int | float]:
         """The least and the largest number that meet the criterion."""
         return self.bound, math.inf
 
@@ -259,6 +259,6 @@ def _verdict(id: str, claim: Claim, found: Estimate) -> Verdict:
     return Verdict(id, claim.statement, claim.source, value, low, high, str(claim.criterion), outcome, note)
 
 
-def _check_number(bound: float) -> None:
+def _check_number(bound: int | float) -> None:
     if math.isnan(bound):
         raise ValueError(f"A bound is a number, but is {bound}.")
