@@ -17,7 +17,7 @@ else:  # `names` and `docstring` load nothing
 
 @dataclass(frozen=True)
 class Experiment:
-    """One published phenomenon. Made by `load`.
+    """One published phenomenon: made by `load` from a folder of this package, or by anyone from functions of their own.
 
     Attributes:
         name: its folder.
@@ -26,7 +26,7 @@ class Experiment:
         ensemble: config -> function of the axes, loop axes, vmap axes: what `jd.sweep` and `jd.ensemble.plan` take.
         intervals: (config, dataset) -> `{id: estimate}`, as `analysis.claims.judge` takes it.
         draw: (config, dataset) -> a figure.
-        options: config -> further keywords of `jd.sweep`; its `attrs` join the experiment's own.
+        options: config -> further keywords of `jd.sweep`, whose `attrs` join the experiment's own; None where there are none.
         summary: (config, dataset) -> rows of strings under a row of headings; None where there is none.
     """
 
@@ -36,8 +36,8 @@ class Experiment:
     ensemble: Callable[[Any], tuple[Any, dict[str, Any], dict[str, Any]]]
     intervals: Callable[[Any, Any], Mapping[str, Any]]
     draw: Callable[[Any, Any], Any]
-    options: Callable[[Any], dict[str, Any]]
-    summary: Callable[[Any, Any], list[tuple[str, ...]]] | None
+    options: Callable[[Any], dict[str, Any]] | None = None
+    summary: Callable[[Any, Any], list[tuple[str, ...]]] | None = None
 
     def run(self, config: Any, *, store: Any = None, progress: Any = None) -> Any:
         """Run the sweep.
@@ -52,7 +52,7 @@ class Experiment:
         """
         from jaxdyn.ensemble.sweep import sweep
 
-        options = dict(self.options(config))
+        options = dict(self.options(config)) if self.options else {}
         attrs = {"experiment": self.name, "config": json.dumps(dataclasses.asdict(config))} | options.pop("attrs", {})
         function, loop, vmap = self.ensemble(config)
         return sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs, **options)
@@ -100,7 +100,7 @@ def load(name: str) -> Experiment:
         ensemble=sweep.ensemble,
         intervals=measure.intervals,
         draw=figure.draw,
-        options=getattr(sweep, "options", lambda _: {}),
+        options=getattr(sweep, "options", None),
         summary=getattr(measure, "summary", None),
     )
 
