@@ -8,16 +8,21 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from experiments import planting
 
 import jaxdyn as jd
-from jaxdyn.experiments import optimizers
+from jaxdyn import experiments
+from jaxdyn.analysis import association
+from jaxdyn.analysis.scaling import mean_interval
+from jaxdyn.experiments.optimizers import measure, sweep
 
-TOY = optimizers.Config(("momentum",), 4, 24, 8, 3, 6, 12, 2, 4, 0.5)
+RANKING = experiments.load("optimizers")
+TOY = sweep.Config(("momentum",), 4, 24, 8, 3, 6, 12, 2, 4, 0.5)
 
 
 @pytest.fixture(scope="module")
 def toy():
-    return optimizers.run(TOY).load()
+    return RANKING.run(TOY).load()
 
 
 def test_the_dataset_has_the_documented_variables_and_rates(toy):
@@ -27,10 +32,10 @@ def test_the_dataset_has_the_documented_variables_and_rates(toy):
     assert len(np.unique(toy.loss.isel(optimizer=0, step=0, scale=0))) == 3  # a data set for each seed
 
 
-@pytest.mark.parametrize("name", list(optimizers.OPTIMIZERS))
+@pytest.mark.parametrize("name", list(sweep.OPTIMIZERS))
 def test_every_optimizer_takes_traced_rates_and_steps_in_proportion(name):
     """Twice the rate is twice the first step: nothing decays the weights behind our back."""
-    make, _ = optimizers.OPTIMIZERS[name]
+    make, _ = sweep.OPTIMIZERS[name]
     params = {"weight": jax.random.normal(jax.random.key(0), (3, 4))}
     grads = jax.tree.map(jax.numpy.sin, params)
 
@@ -85,7 +90,7 @@ def fake(names=("sgd", "adam", "lion", "muon"), seeds=6):
     }
     ones = xr.DataArray(np.ones([len(values) for values in coords.values()]), coords, list(coords))
     rank = xr.DataArray(np.arange(len(names)), dims="optimizer")
-    best = xr.DataArray([1, 2, 1, 2][: len(names)], dims="optimizer")
+    best = xr.DataArray(1 + np.arange(len(names)) % 2, dims="optimizer")
     away = 1 + abs(xr.DataArray(np.arange(3), dims="scale") - best)
     jitter = xr.DataArray(np.random.default_rng(0).normal(size=seeds), dims="seed")
     loss = ones * away * 4.0 ** (-ones["step"] / 10)
@@ -100,56 +105,94 @@ def fake(names=("sgd", "adam", "lion", "muon"), seeds=6):
 
 def test_rates_are_chosen_by_the_final_training_loss_among_those_that_hold():
     data = fake()
-    assert optimizers.choose(data).values.tolist() == [0.3, 0.1, 0.3, 0.1]
+    assert measure.choose(data).values.tolist() == [0.3, 0.1, 0.3, 0.1]
     other = data.assign(test=data.test[..., ::-1] * 7, alignment=-data.alignment)
-    assert optimizers.choose(other).values.tolist() == [0.3, 0.1, 0.3, 0.1]  # the test set is not looked at
+    assert measure.choose(other).values.tolist() == [0.3, 0.1, 0.3, 0.1]  # the test set is not looked at
     data.diverged_at.loc[{"optimizer": "sgd", "scale": 0.3, "seed": 2}] = 50
     data.diverged_at.loc[{"optimizer": "lion"}] = 50
-    found = optimizers.choose(data)
+    found = measure.choose(data)
     assert found.sel(optimizer="sgd") in (1.0, 0.1)
     assert np.isnan(found.sel(optimizer="lion"))
 
 
 def test_budgets_are_the_last_step_and_the_crossing_of_the_level():
-    found = optimizers.measures(fake())
+    found = measure.measures(RANKING.config(fake()), fake())
     np.testing.assert_allclose(found["at"].sel(budget="steps"), 100)
     np.testing.assert_allclose(found["at"].sel(budget="loss"), 30)  # 4^-3 = 1/64
     test = found.log_test.mean("seed").sel(optimizer="adam")
     np.testing.assert_allclose(test.sel(budget="loss") - test.sel(budget="steps"), 0.7, rtol=1e-6)
 
 
-def test_verdicts_follow_the_data():
-    verdicts = {one.id: one for one in optimizers.claims(fake())}
-    for claim in (
-        "C2.6/polynomial/steps/means",
-        "C2.6/polynomial/steps/seeds",
-        "C2.6/polynomial/loss/seeds",
-        "O1/polynomial/loss",
-    ):
-        assert str(verdicts[claim].verdict) == "supported", verdicts[claim]
-    np.testing.assert_allclose(verdicts["O1/polynomial/steps"].estimate, np.exp(1.5), rtol=1e-6)
-    turned = fake().assign(alignment=1 - fake().alignment)
-    verdicts = {one.id: one for one in optimizers.claims(turned)}
-    assert str(verdicts["C2.6/polynomial/loss/seeds"].verdict) == "not supported"
-    assert verdicts["C2.6/polynomial/loss/means"].estimate == pytest.approx(1.0)
+BOUNDS = {
+    "C2.6/*/*/means": "95 % interval at most 0",
+    "C2.6/*/*/seeds": "95 % interval at most -0.5",
+    "O1": "95 % interval at least 1.1",
+}
+
+
+def test_criteria_are_those_written_down():
+    assert planting.bounds(RANKING) == BOUNDS
+
+
+@pytest.mark.parametrize(("sign", "outcome"), [(1, "supported"), (-1, "not supported")])
+def test_planted_rankings_are_found_and_judged(sign, outcome):
+    """Every seed, and each of the budgets, has noise of its own between ranks of alignment."""
+    data = fake(("sgd", "adam", "lion", "muon", "rmsprop", "adagrad"), seeds=8)
+    noise = np.random.default_rng(3).normal(size=(2, 6, 8))
+    alignment = 0.5 + sign * 0.01 * (np.arange(6)[None, :, None] + 0.7 * noise)  # [budget, optimizer, seed]
+    early = data.step <= 50  # the level is crossed at 30
+    data["alignment"] = data.alignment * 0 + xr.where(
+        early, *(xr.DataArray(a, dims=("optimizer", "seed")) for a in alignment[::-1])
+    )
+    found = {one.id: one for one in RANKING.verdicts(data)}
+    budgets = ("steps", "loss")
+    assert set(found) == {
+        f"{a}/polynomial/{b}{c}" for b in budgets for a, c in (("C2.6", "/means"), ("C2.6", "/seeds"), ("O1", ""))
+    }
+    for budget, values in zip(budgets, alignment, strict=True):
+        ranks = values.argsort(axis=0).argsort(axis=0)
+        numbers = [np.corrcoef(ranks[:, s], -np.arange(6))[0, 1] for s in range(8)]  # the test loss falls with the rank
+        one = found[f"C2.6/polynomial/{budget}/seeds"]
+        np.testing.assert_allclose((one.estimate, one.low, one.high), mean_interval(numbers), rtol=1e-9)
+        assert str(one.verdict) == outcome
+        means, log_test = (
+            xr.DataArray(values, dims=("optimizer", "seed")),
+            np.log(data.test.isel(scale=0, step=0, drop=True)),
+        )
+        expected = association.ranking(means, log_test.drop_vars(["optimizer", "seed"]), "optimizer", over="seed")
+        one = found[f"C2.6/polynomial/{budget}/means"]
+        np.testing.assert_allclose((one.estimate, one.low, one.high), expected, atol=1e-9)
+        assert np.sign(one.estimate) == -sign
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, "supported"), (0.05, "not supported")])
+def test_a_planted_spread_of_test_losses_is_found_within_seeds(factor, outcome):
+    data, widest = fake(), planting.members(1.5 * factor, 6, scatter=0.05 * factor)
+    rank = xr.DataArray(np.arange(4), dims="optimizer", coords={"optimizer": data.optimizer})
+    between = xr.DataArray(np.arange(6.0), dims="seed")  # seeds differ far more than the optimizers of a seed
+    data["test"] = data.test * 0 + np.exp(between - rank / 3 * xr.DataArray(widest, dims="seed"))
+    for one in RANKING.verdicts(data):
+        if one.id.startswith("O1"):
+            np.testing.assert_allclose((one.estimate, one.low, one.high), np.exp(mean_interval(widest)), rtol=1e-9)
+            assert str(one.verdict) == outcome
 
 
 def test_an_optimizer_that_does_not_arrive_is_left_out_of_the_second_budget_only():
     data = fake()
     data.loss.loc[{"optimizer": "adam", "seed": 1}] = 1.0
-    verdicts = {one.id: one for one in optimizers.claims(data)}
-    assert "3 optimizers (polynomial)" in verdicts["C2.6/polynomial/loss/seeds"].statement
-    assert "4 optimizers (polynomial)" in verdicts["C2.6/polynomial/steps/seeds"].statement
+    verdicts = {one.id: one for one in RANKING.verdicts(data)}
+    assert verdicts["C2.6/polynomial/loss/seeds"].note == "3 optimizers"
+    assert verdicts["C2.6/polynomial/steps/seeds"].note == "4 optimizers"
 
 
 def test_the_figure_draws():
-    page = optimizers.figure(fake())
+    page = RANKING.figure(fake())
     assert len(page.axes) == 3
     assert all(axes.has_data() for axes in page.axes)
 
 
 def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
-    function, _, vmap = optimizers.ensemble(optimizers.PRESETS["paper"])
+    function, _, vmap = sweep.ensemble(sweep.PRESETS["paper"])
     plan = jd.ensemble.plan(function, loop={"optimizer": ["muon"]}, vmap=vmap)
     assert sum(cell.num_members for cell in plan.cells) == 6 * 16
     for traced in plan.programme(plan.cells[0]).traced:
@@ -161,18 +204,18 @@ def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
 def test_digits_are_compared_with_the_mean_of_several_reference_networks():
     """They are different networks; how little their AGOPs agree is said in the module's docstring."""
     config = dataclasses.replace(TOY, task="digits", num_train=1000, width=16, batch_size=32, steps=50)
-    model, pose, points = optimizers.problem(config)
+    model, pose, points = sweep.problem(config)
     task, truth = pose(jax.random.key(0))
     assert task.x.shape == (1000, 64)
     assert points == 256
-    found = optimizers.reference(model, task, config)
+    found = sweep.reference(model, task, config)
     assert found.shape == (3, 64, 64)
     np.testing.assert_allclose(truth, np.asarray(found).mean(axis=0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found, found.swapaxes(1, 2), rtol=1e-4, atol=1e-5)
     assert max(float(jd.geometry.cosine(found[0], other)) for other in found[1:]) < 0.999
     with pytest.raises(ValueError, match="`polynomial` or `digits`"):
-        optimizers.problem(dataclasses.replace(config, task="cats"))
+        sweep.problem(dataclasses.replace(config, task="cats"))
 
 
 def test_the_names_are_optax_ones():
-    assert all(name in ("momentum", "muon") or hasattr(optax, name) for name in optimizers.OPTIMIZERS)
+    assert all(name in ("momentum", "muon") or hasattr(optax, name) for name in sweep.OPTIMIZERS)
