@@ -5,6 +5,7 @@
 | `estimate` | a number that is exact, a triple or a fit, as an `Estimate` |
 | `mean`, `geometric_mean` | over members, with `scaling.mean_interval`; members that are not finite are left out and counted |
 | `worst` | of several intervals, the one whose end lies farthest on the wrong side |
+| `enclosing` | one interval that holds several |
 """
 
 from collections.abc import Iterable, Mapping
@@ -101,3 +102,14 @@ def worst(found: Mapping[Any, Any], *, lowest: bool) -> Estimate:
         else max(estimates, key=lambda one: estimates[one].high)
     )
     return estimate(estimates[case], f"worst at {case}")
+
+
+def enclosing(found: Iterable[Any]) -> Estimate:
+    """Of several estimates of one number, none of them known to be right: their mean, with an interval that holds all of theirs.
+
+    Example:
+        >>> enclosing([(1.0, 0.5, 1.5), (2.0, 1.0, 3.0)])[:3]
+        (1.5, 0.5, 3.0)
+    """
+    values, lows, highs, notes = zip(*map(estimate, found), strict=True)
+    return Estimate(float(np.mean(values)), min(lows), max(highs), "; ".join(dict.fromkeys(filter(None, notes))))

@@ -26,14 +26,15 @@ class Experiment:
         ensemble: config -> function of the axes, loop axes, vmap axes: what `jd.sweep` and `jd.ensemble.plan` take.
         intervals: (config, dataset) -> `{id: estimate}`, as `analysis.claims.judge` takes it.
         draw: (config, dataset) -> a figure.
-        options: config -> further keywords of `jd.sweep`, whose `attrs` join the experiment's own; None where there are none.
+        options: config -> further keywords of `jd.sweep`, whose `attrs` join the experiment's own, and under `inputs` further keywords of
+            `ensemble`, dear ones that a plan does without; None where there are none.
         summary: (config, dataset) -> rows of strings under a row of headings; None where there is none.
     """
 
     name: str
     claims: tuple[Claim, ...]
     presets: Mapping[str, Any]
-    ensemble: Callable[[Any], tuple[Any, dict[str, Any], dict[str, Any]]]
+    ensemble: Callable[..., tuple[Any, dict[str, Any], dict[str, Any]]]
     intervals: Callable[[Any, Any], Mapping[str, Any]]
     draw: Callable[[Any, Any], Any]
     options: Callable[[Any], dict[str, Any]] | None = None
@@ -54,7 +55,7 @@ class Experiment:
 
         options = dict(self.options(config)) if self.options else {}
         attrs = {"experiment": self.name, "config": json.dumps(dataclasses.asdict(config))} | options.pop("attrs", {})
-        function, loop, vmap = self.ensemble(config)
+        function, loop, vmap = self.ensemble(config, **options.pop("inputs", {}))
         return sweep(function, loop=loop, vmap=vmap, store=store, progress=progress, attrs=attrs, **options)
 
     def config(self, dataset: Any) -> Any:

@@ -11,9 +11,11 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
-from jaxdyn.experiments import _budgets, _references, agop
+from jaxdyn import experiments
+from jaxdyn.experiments.agop import budgets, measure, references, sweep
 
-TOY = agop.Config(("rank-2",), (4, 16), (), 3, 8, 12, 0.9, 1.4, 0.3, (0.05,), 8, 2, 24, 4, 2, 3)
+AGOP = experiments.load("agop")
+TOY = sweep.Config(("rank-2",), (4, 16), (), 3, 8, 12, 0.9, 1.4, 0.3, (0.05,), 8, 2, 24, 4, 2, 3)
 FAKE = dataclasses.replace(
     TOY, tasks=("rank-2", "digits"), batch_sizes=(4, 8, 16), catapults=(1, 2), targets=(0.05, 0.05), seeds=6, most=300
 )
@@ -21,7 +23,7 @@ FAKE = dataclasses.replace(
 
 def _made_up(alignment=0.05, test=-0.2, num_spikes=3, raised=0.03):
     """Losses that decay and spike `num_spikes` times a halving; features that follow the batch size and the raises exactly."""
-    kinds = agop.variants(FAKE)
+    kinds = sweep.variants(FAKE)
     seeds, steps = np.arange(FAKE.seeds), np.arange(FAKE.most + 1)
     probe = steps[:: FAKE.every]
     shape = (2, len(kinds), FAKE.seeds)
@@ -59,7 +61,7 @@ def _made_up(alignment=0.05, test=-0.2, num_spikes=3, raised=0.03):
 
 
 def _verdicts(dataset):
-    return {one.id: one for one in agop.claims(dataset)}
+    return {one.id: one for one in AGOP.verdicts(dataset)}
 
 
 def test_verdicts_follow_the_data():
@@ -86,6 +88,55 @@ def test_verdicts_follow_the_data():
         assert str(other[claim].verdict) == "not supported", other[claim]
 
 
+RISES, FALLS = "95 % interval at least 1e-06", "95 % interval at most -1e-06"
+BOUNDS = {
+    "C2.4/*/*/spikes": RISES,
+    "C2.4/*/*/per_step": RISES,
+    "C2.4/*/*/per_epoch": RISES,
+    "C2.4/*/*/alignment": RISES,
+    "C2.4/*/*/test": FALLS,
+    "C2.4/*/rule": RISES,
+    "C2.5/*/*/alignment": RISES,
+    "C2.5/*/*/test": FALLS,
+    "R": "95 % interval at least 0.9",
+}
+
+
+def test_criteria_are_those_written_down():
+    assert planting.bounds(AGOP) == BOUNDS
+
+
+@pytest.mark.parametrize(("sign", "outcome"), [(1, "supported"), (-1, "not supported")])
+def test_planted_slopes_are_found_and_judged(sign, outcome):
+    """Slopes of each seed by `np.polyfit`; where two references disagree, the interval holds both of theirs."""
+    fake = _made_up()
+    x = {"C2.4": ["b=4", "b=8", "b=16"], "C2.5": ["b=16", "1 raises", "2 raises"]}
+    along = {"C2.4": [2, 1, 0], "C2.5": [0, 1, 2]}
+    slopes = {"C2.4": planting.members([[0.05], [0.09]], 6, 0.01), "C2.5": planting.members([[0.03], [0.06]], 6, 0.01)}
+    start = np.arange(6.0)  # seeds differ far more between one another than the slopes are
+    for claim, variants in x.items():
+        for value, variant in zip(along[claim], variants, strict=True):
+            planted = start + sign * value * slopes[claim]  # [reference, seed]
+            fake.alignment.loc[{"variant": variant}] = planted.T[:, None, :]
+            fake.test_loss.loc[{"variant": variant}] = np.exp(-planted[0])[:, None]
+    found = _verdicts(fake)
+    for claim, (first, second) in slopes.items():
+        for case in (f"{task}/{budget}" for task in FAKE.tasks for budget in ("steps", "loss")):
+            ends = [mean_interval(sign * one) for one in (first, second)]
+            union = np.mean([one.mean for one in ends]), min(one.low for one in ends), max(one.high for one in ends)
+            for quantity, expected in (("alignment", union), ("test", mean_interval(-sign * first))):
+                one = found[f"{claim}/{case}/{quantity}"]
+                np.testing.assert_allclose((one.estimate, one.low, one.high), expected, rtol=1e-6)
+                assert str(one.verdict) == outcome
+
+
+def test_planted_agreement_of_references_is_judged():
+    for numbers, outcome in (([0.97, 0.96, 0.98], "supported"), ([0.6, 0.65, 0.62], "not supported")):
+        one = _verdicts(_made_up().assign_attrs(reference_agreement=json.dumps(numbers)))["R/digits"]
+        np.testing.assert_allclose((one.estimate, one.low, one.high), mean_interval(numbers), rtol=1e-12)
+        assert str(one.verdict) == outcome
+
+
 def test_no_spikes_at_all_support_nothing():
     found = _verdicts(_made_up(num_spikes=0))
     for quantity in ("spikes", "per_step", "per_epoch"):
@@ -97,10 +148,10 @@ def test_a_run_that_misses_the_target_is_left_out_of_that_answer_alone():
     fake = _made_up()
     fake["loss"].loc[{"variant": "b=16", "seed": 2, "task": "rank-2"}] = 1.0
     found = _verdicts(fake)
-    assert "1 of 6 seeds left out" in found["C2.4/rank-2/loss/alignment"].statement
-    assert "left out" not in found["C2.4/rank-2/steps/alignment"].statement
+    assert "1 of 6 seeds left out" in found["C2.4/rank-2/loss/alignment"].note
+    assert "left out" not in found["C2.4/rank-2/steps/alignment"].note
     fake["diverged_at"].loc[{"variant": "b=16", "seed": 3, "task": "rank-2"}] = 7
-    assert "1 of 6 seeds left out" in _verdicts(fake)["C2.4/rank-2/steps/alignment"].statement
+    assert "1 of 6 seeds left out" in _verdicts(fake)["C2.4/rank-2/steps/alignment"].note
 
 
 def test_a_run_that_was_not_raised_in_time_is_left_out():
@@ -108,13 +159,13 @@ def test_a_run_that_was_not_raised_in_time_is_left_out():
     fake["raises"] = fake.raises.astype(float).copy()
     fake["raises"].loc[{"variant": "2 raises", "seed": [0, 4], "task": "rank-2"}] = 1
     found = _verdicts(fake)
-    assert "2 of 6 seeds left out" in found["C2.5/rank-2/loss/alignment"].statement
-    assert "left out" not in found["C2.4/rank-2/loss/alignment"].statement
+    assert "2 of 6 seeds left out" in found["C2.5/rank-2/loss/alignment"].note
+    assert "left out" not in found["C2.4/rank-2/loss/alignment"].note
 
 
 def test_budgets_are_read_at_their_step():
     fake = _made_up()
-    found = agop.measures(fake).sel(task="rank-2", seed=0)
+    found = measure.measures(FAKE, fake).sel(task="rank-2", seed=0)
     assert found["time"].sel(budget="steps").values.tolist() == [8] * 5
     assert found["time"].sel(budget="epochs").values.tolist() == [8, 4, 2, 2, 2]  # two epochs of 16 examples
     assert found["time"].sel(budget="loss", variant="b=4") == 280 + 3  # four steps below the target
@@ -131,20 +182,20 @@ def test_the_target_is_reached_after_an_epoch_below_it():
         for row in losses:
             hits = [t for t in range(60) if t + 1 >= epoch and (row[t + 1 - epoch : t + 1] < 0.4).all()]
             expected.append(hits[0] if hits else -1)
-        np.testing.assert_array_equal(_budgets.reached(losses, np.array(epoch), 0.4), expected)
-    assert _budgets.reached(np.array([np.nan, 0.1, np.nan, 0.1]), np.array(2), 0.4) == -1
+        np.testing.assert_array_equal(budgets.reached(losses, np.array(epoch), 0.4), expected)
+    assert budgets.reached(np.array([np.nan, 0.1, np.nan, 0.1]), np.array(2), 0.4) == -1
 
 
 def test_dimensions_keep_the_monomials_an_example():
-    assert _references.dimension(2, 1000) == 50  # the recipe of the digest
+    assert references.dimension(2, 1000) == 50  # the recipe of the digest
     for rank in (2, 3, 4):
-        dim = _references.dimension(rank, 1000)
+        dim = references.dimension(rank, 1000)
         assert math.comb(dim + rank - 1, rank) <= 1.28 * 1000 < math.comb(dim + rank, rank)
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return agop.run(TOY, store=tmp_path_factory.mktemp("agop") / "toy.zarr").load()
+    return AGOP.run(TOY, store=tmp_path_factory.mktemp("agop") / "toy.zarr").load()
 
 
 def test_a_run_has_the_documented_variables_and_the_asked_rate(toy):
@@ -152,8 +203,8 @@ def test_a_run_has_the_documented_variables_and_the_asked_rate(toy):
     assert toy.alignment.sizes["reference"] == 2
     np.testing.assert_allclose(toy.relative_rate, 1.8, rtol=1e-6)
     for seed in (1,):
-        task = _references.monomial(TOY, "rank-2")
-        model = agop.network(TOY, "rank-2", task)
+        task = references.monomial(TOY, "rank-2")
+        model = sweep.network(TOY, "rank-2", task)
         params = model.init(jax.random.key(seed))
         kernel = jd.geometry.ntk(model.apply, params, task.x)
         rate = 0.9 * 16 / float(jnp.linalg.eigvalsh(kernel)[-1])  # 0.9 n/λ
@@ -167,22 +218,22 @@ def test_a_run_has_the_documented_variables_and_the_asked_rate(toy):
 def test_runs_end_no_earlier_than_their_budgets(toy):
     stopped = toy.stopped_at.where(toy.stopped_at >= 0, TOY.most)
     assert (stopped >= TOY.steps).all()
-    there = agop.measures(toy)["time"].sel(budget="steps").notnull()
+    there = measure.measures(TOY, toy)["time"].sel(budget="steps").notnull()
     assert (there == (toy.diverged_at < 0)).all()
 
 
 def test_summary_and_figure_show_every_variant(toy):
-    heading, *rows = agop.summary(toy)
+    heading, *rows = AGOP.summary(TOY, toy)
     assert all(len(row) == len(heading) for row in rows)
     assert {row[1] for row in rows} == {"b=4", "b=16"}
-    page = agop.figure(toy)
+    page = AGOP.figure(toy)
     assert len(page.axes) == 6
     assert all(axes.has_data() for axes in page.axes[:1])
 
 
 def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
-    config = dataclasses.replace(agop.PRESETS["paper"], tasks=("rank-4",))
-    function, _, vmap = agop.ensemble(config)
+    config = dataclasses.replace(sweep.PRESETS["paper"], tasks=("rank-4",))
+    function, _, vmap = sweep.ensemble(config)
     plan = jd.ensemble.plan(function, loop={"task": ["rank-4"], "variant": ["b=64"]}, vmap=vmap)
     for traced in plan.programme(plan.cells[0]).traced:
         for platform in ("cuda", "tpu"):
@@ -192,8 +243,8 @@ def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
 
 @pytest.mark.slow
 def test_references_learn_parity_and_leave_their_fold_out():
-    config = dataclasses.replace(agop.PRESETS["laptop"], references=3, reference_steps=200)
-    agops, described = _references.truths(config)
+    config = dataclasses.replace(sweep.PRESETS["laptop"], references=3, reference_steps=200)
+    agops, described = references.truths(config)
     assert agops.shape == (3, 64, 64)
     assert max(json.loads(described["reference_error"])) < 0.1
     assert min(np.linalg.eigvalsh(np.asarray(agops)).min(axis=1)) > -1e-5
@@ -201,7 +252,7 @@ def test_references_learn_parity_and_leave_their_fold_out():
 
 
 def test_parity_is_even_against_odd():
-    task = _references.parity(dataclasses.replace(TOY, batch_sizes=(40,)))
+    task = references.parity(dataclasses.replace(TOY, batch_sizes=(40,)))
     digits = jd.tasks.digits(classes=tuple(range(10)), n=40, n_test=12)
     expected = np.where(np.argmax(digits.y, axis=1) % 2 == 0, 1.0, -1.0)
     np.testing.assert_array_equal(task.y[:, 0], expected)
