@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from experiments import planting
 
 import jaxdyn as jd
 from jaxdyn import experiments
+from jaxdyn.analysis.scaling import mean_interval
 from jaxdyn.experiments.agop import budgets, measure, references, sweep
 
 AGOP = experiments.load("agop")
