@@ -1,5 +1,6 @@
 """What is to be learned: tasks, and which examples enter which step."""
 
+from jaxdyn.tasks import pictures
 from jaxdyn.tasks.base import Task, from_arrays
 from jaxdyn.tasks.cifar import cifar10
 from jaxdyn.tasks.classification import classification
@@ -20,6 +21,7 @@ __all__ = [
     "minibatch",
     "multi_index",
     "npz",
+    "pictures",
     "polynomial",
     "two_clusters",
     "with_label_noise",

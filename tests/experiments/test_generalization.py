@@ -7,11 +7,15 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from experiments import planting
 
 import jaxdyn as jd
-from jaxdyn.experiments import generalization as experiment
+from jaxdyn import experiments
+from jaxdyn.analysis.scaling import mean_interval
+from jaxdyn.experiments.generalization import measure, sweep
 
-TOY = experiment.Config(("digits", "mnist"), "digits", (), 8, 32, 20, 16, 8, 2, (1.0, 1.8, 2.2, 2.6), 3, 10, 5)
+TEST_LOSS = experiments.load("generalization")
+TOY = sweep.Config(("digits", "mnist"), "digits", (), 8, 32, 20, 16, 8, 2, (1.0, 1.8, 2.2, 2.6), 3, 10, 5)
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +23,8 @@ def toy(tmp_path_factory):
     """A run of networks and linear models; the quadratic ones borrow the networks' numbers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXDYN_DATA", str(tmp_path_factory.mktemp("nothing")))
-        patch.setattr(experiment, "MODELS", ("network", "linear"))
-        run = experiment.run(TOY, store=tmp_path_factory.mktemp("generalization") / "toy.zarr").load()
+        patch.setattr(sweep, "MODELS", ("network", "linear"))
+        run = TEST_LOSS.run(TOY, store=tmp_path_factory.mktemp("generalization") / "toy.zarr").load()
     borrowed = run.sel(model=["network"]).assign_coords(model=["quadratic"])
     return xr.concat([run, borrowed], dim="model", combine_attrs="override")
 
@@ -33,7 +37,7 @@ def test_the_dataset_has_the_documented_variables(toy):
 
 
 def test_closed_form_of_the_linear_model_is_its_simulation(toy):
-    run = experiment.ensemble(TOY)[0]
+    run = sweep.ensemble(TOY)[0]
 
     @jax.jit
     def simulated(rate, seed):
@@ -53,16 +57,16 @@ def test_closed_form_of_the_linear_model_is_its_simulation(toy):
 def test_every_variant_runs(tmp_path, monkeypatch):
     """With the whole training set as its batch, the panel `sgd` is the one without, for all three models."""
     monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
-    config = dataclasses.replace(TOY, variants=experiment.VARIANTS, rates=(1.0, 1.8, 2.2), seeds=2)
-    dataset = experiment.run(config).load()
-    found = experiment.curves(dataset)
+    config = dataclasses.replace(TOY, variants=sweep.VARIANTS, rates=(1.0, 1.8, 2.2), seeds=2)
+    dataset = TEST_LOSS.run(config).load()
+    found = measure.curves(dataset)
     assert np.isfinite(found.test_loss).all()
     np.testing.assert_allclose(found.test_loss.sel(panel="digits"), found.test_loss.sel(panel="digits, sgd"), rtol=2e-3)
-    assert len(experiment.claims(dataset)) == 6 * 6 + 1
+    assert len(TEST_LOSS.verdicts(dataset)) == 6 * 6
 
 
 def test_curves_are_the_least_losses_along_the_run(toy):
-    found = experiment.curves(toy)
+    found = measure.curves(toy)
     here = toy.test_loss.sel(panel="digits", model="network").transpose("rate", "seed", "step").values
     best = found.sel(panel="digits", model="network").transpose("rate", "seed")
     np.testing.assert_array_equal(best.test_loss, here.min(axis=-1))
@@ -73,17 +77,17 @@ def test_curves_are_the_least_losses_along_the_run(toy):
 
 def test_absent_data_are_left_out_and_named(toy):
     assert "mnist" in json.loads(toy.attrs["left_out"])
-    verdict = {one.id: one for one in experiment.claims(toy)}["C1.7/mnist"]
-    assert str(verdict.verdict) == "inconclusive"
-    assert "left out" in verdict.statement
-    assert "train-images-idx3-ubyte.gz" in verdict.statement
+    assert not any("mnist" in one.id for one in TEST_LOSS.verdicts(toy))
+    name, what, why = TEST_LOSS.summary(TOY, toy)[-1]
+    assert (name, what) == ("mnist", "left out")
+    assert "train-images-idx3-ubyte.gz" in why
 
 
 def _made_up(levels, config=TOY):
     """A dataset with given best test losses {model: [rate]} and noise, constant along the run."""
     noise = 1 + 0.02 * np.random.default_rng(0).normal(size=config.seeds)
     shape = (1, 3, len(config.rates), config.seeds)
-    loss = np.stack([np.outer(levels[model], noise) for model in experiment.MODELS])[None]
+    loss = np.stack([np.outer(levels[model], noise) for model in sweep.MODELS])[None]
     accuracy = 1 - loss / 10
     along = (*shape, 1)
     simulated, closed = loss.copy(), loss.copy()
@@ -98,13 +102,13 @@ def _made_up(levels, config=TOY):
         (*members, "start", "time"),
         np.where(np.isnan(closed), np.nan, accuracy).reshape(*shape, 1, 1),
     )
-    coords = {"panel": ["digits"], "model": list(experiment.MODELS), "rate": list(config.rates), "step": [10]}
+    coords = {"panel": ["digits"], "model": list(sweep.MODELS), "rate": list(config.rates), "step": [10]}
     attrs = {"config": json.dumps(dataclasses.asdict(config)), "left_out": "{}"}
     return xr.Dataset(data, {**coords, "seed": np.arange(config.seeds)}, attrs)
 
 
 def _verdicts(levels):
-    return {one.id: one for one in experiment.claims(_made_up(levels))}
+    return {one.id: one for one in TEST_LOSS.verdicts(_made_up(levels))}
 
 
 def test_verdicts_follow_the_data():
@@ -123,14 +127,72 @@ def test_verdicts_follow_the_data():
     }
 
 
-def test_statements_name_losses_and_rates():
-    statement = _verdicts({model: [1.0, 0.5, 0.25, 0.4] for model in experiment.MODELS})[
-        "C1.7/digits/network"
-    ].statement
-    assert "0.5" in statement
-    assert "at η_rel = 1.8 below" in statement
-    assert "at η_rel = 2.2 above" in statement
-    assert "2 of 2 rates above are better" in statement
+def test_notes_name_losses_and_rates():
+    note = _verdicts({model: [1.0, 0.5, 0.25, 0.4] for model in sweep.MODELS})["C1.7/digits/network"].note
+    assert "0.5" in note
+    assert "at η_rel = 1.8 below" in note
+    assert "at η_rel = 2.2 above" in note
+    assert "2 of 2 rates above are better" in note
+
+
+BOUNDS = {
+    "C1.7/*/same": "95 % interval within [0.9, 1.1]",
+    "C1.7/*/network": "95 % interval at most 1",
+    "C1.7/*/quadratic": "95 % interval at most 1",
+    "C1.7/*/linear": "95 % interval at least 1",
+    "C6.3": "95 % interval at least 0",
+}
+
+
+def test_criteria_are_those_written_down():
+    assert planting.bounds(TEST_LOSS) == BOUNDS
+
+
+@pytest.mark.parametrize(
+    ("above", "same", "outcome"),
+    [
+        (
+            {"network": 0.7, "linear": 1.6, "quadratic": 0.8},
+            {"network": (1.02, 0.97), "quadratic": (1.0, 1.03)},
+            "supported",
+        ),
+        (
+            {"network": 1.4, "linear": 0.6, "quadratic": 1.3},
+            {"network": (1.0, 1.3), "quadratic": (0.7, 0.95)},
+            "not supported",
+        ),
+    ],
+)
+def test_planted_ratios_are_found_with_the_scatter_of_seeds(above, same, outcome):
+    """Every seed has a level of its own; a worst rate, of two, has a ratio of its own."""
+    config = dataclasses.replace(TOY, seeds=8)
+    fake, level = _made_up(dict.fromkeys(sweep.MODELS, [1.0] * 4), config), np.exp(np.arange(8.0) / 4)
+    ratios, worst = {}, {}
+    for number, (model, ratio) in enumerate(above.items()):
+        below = np.array(same.get(model, (1.0, 1.0)))
+        noise = 0.02 * np.random.default_rng(number).normal(size=(4, 8))
+        logs = (
+            np.log([*(below * [1.0, 1.1]), ratio * below[0], 3 * ratio])[:, None]
+            + noise
+            - noise.mean(axis=1, keepdims=True)
+        )
+        name = "linear_test_loss" if model == "linear" else "test_loss"
+        losses = (level * np.exp(logs))[None]
+        fake[name].loc[{"model": model}] = losses.reshape(fake[name].sel(model=model).shape)
+        ratios[model] = logs
+        worst[model] = int(np.argmax(np.abs(np.log(below))))
+    found = {one.id: one for one in TEST_LOSS.verdicts(fake)}
+    for model in sweep.MODELS:
+        one, best = found[f"C1.7/digits/{model}"], int(np.argmin(ratios[model][:2].mean(axis=1)))
+        expected = np.exp(mean_interval(ratios[model][2] - ratios[model][best]))
+        np.testing.assert_allclose((one.estimate, one.low, one.high), expected, rtol=1e-6)
+        assert str(one.verdict) == outcome
+        if model != "linear":
+            one, at = found[f"C1.7/digits/same/{model}"], worst[model]
+            expected = np.exp(mean_interval(ratios[model][at] - ratios["linear"][at]))
+            np.testing.assert_allclose((one.estimate, one.low, one.high), expected, rtol=1e-6)
+            assert str(one.verdict) == outcome
+            assert one.note == f"at η_rel = {TOY.rates[at]:g}"
 
 
 def test_choosing_the_best_rate_favours_nobody():
@@ -140,14 +202,14 @@ def test_choosing_the_best_rate_favours_nobody():
     for _ in range(300):
         noise = rng.normal(size=(8, 5))
         array = xr.DataArray(noise, dims=("rate", "seed"), coords={"rate": np.arange(8.0)})
-        found.append(experiment._best(array).values.mean())
+        found.append(measure._best(array).values.mean())
         least.append(noise.mean(axis=1).min())
     assert abs(np.mean(found)) < 0.1
     assert np.mean(least) < -0.5
 
 
 def test_the_figure_draws(toy):
-    page = experiment.figure(toy)
+    page = TEST_LOSS.figure(toy)
     drawn = [axes for axes in page.axes if axes.get_visible()]
     assert len(drawn) == 2
     assert all(axes.has_data() for axes in drawn)
@@ -156,14 +218,14 @@ def test_the_figure_draws(toy):
 def test_settings_without_their_data_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"cifar-10-python\.tar\.gz"):
-        experiment.ensemble(dataclasses.replace(TOY, data=("digits", "cifar-2"), studied="cifar-2", variants=("sgd",)))
+        sweep.ensemble(dataclasses.replace(TOY, data=("digits", "cifar-2"), studied="cifar-2", variants=("sgd",)))
     with pytest.raises(ValueError, match="no data set 'svhn'"):
-        experiment.ensemble(dataclasses.replace(TOY, data=("svhn",)))
+        sweep.ensemble(dataclasses.replace(TOY, data=("svhn",)))
 
 
 def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
-    paper = dataclasses.replace(experiment.PRESETS["paper"], data=("polynomial",), studied="polynomial")
-    function, loop, vmap = experiment.ensemble(paper)
+    paper = dataclasses.replace(sweep.PRESETS["paper"], data=("polynomial",), studied="polynomial")
+    function, loop, vmap = sweep.ensemble(paper)
     assert len(loop["panel"]) == 6
     plan = jd.ensemble.plan(function, loop={**loop, "panel": ["polynomial"], "model": ["quadratic"]}, vmap=vmap)
     for traced in plan.programme(plan.cells[0]).traced:

@@ -1,4 +1,4 @@
-"""Two classes of pictures for experiments: the digits that come with scikit-learn, and published sets where their files are.
+"""Two classes of pictures by name: the digits that come with scikit-learn, and published sets where their files are.
 
 | name | classes | files under the folder |
 |---|---|---|
@@ -19,7 +19,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-import jaxdyn as jd
+from jaxdyn.tasks.cifar import cifar10
+from jaxdyn.tasks.datasets import digits
+from jaxdyn.tasks.files import idx
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar-2")
 
@@ -55,7 +57,7 @@ def task(name: str, *, n: int, n_test: int, side: int) -> Any:
     if name not in NAMES:
         raise ValueError(f"There is no set of pictures {name!r}; the sets are {', '.join(NAMES)}.")
     if name == "digits":
-        found = jd.tasks.digits(classes=(3, 8), n=n, n_test=min(n_test, _DIGITS - n))
+        found = digits(classes=(3, 8), n=n, n_test=min(n_test, _DIGITS - n))
     elif name == "cifar-2":
         found = _cifar(n, n_test)
     else:
@@ -66,7 +68,7 @@ def task(name: str, *, n: int, n_test: int, side: int) -> Any:
         ]
         classes = (3, 8) if name == "mnist" else (2, 4)
         images, labels, images_test, labels_test = files
-        found = jd.tasks.idx(
+        found = idx(
             images, labels, classes=classes, n=n, n_test=n_test, images_test=images_test, labels_test=labels_test
         )
     return _smaller(found, name, side)
@@ -75,7 +77,7 @@ def task(name: str, *, n: int, n_test: int, side: int) -> Any:
 def _cifar(n: int, n_test: int) -> Any:
     here = [folder() / file for file in (*_CIFAR, "cifar10.npz") if (folder() / file).exists()]
     path = here[0] if here else folder() / _CIFAR[0]
-    return jd.tasks.cifar10(path, classes=("airplane", "bird"), n=n, n_test=_at_most(path, n_test))
+    return cifar10(path, classes=("airplane", "bird"), n=n, n_test=_at_most(path, n_test))
 
 
 def _at_most(path: Path, n_test: int) -> int:
