@@ -19,17 +19,11 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True)
 class Chapter:
-    """A chapter of the dissertation.
+    """A chapter of the dissertation."""
 
-    Attributes:
-        part: the part it stands in.
-        title: its title.
-        experiments: those that belong to it, landed or not.
-    """
-
-    part: str
-    title: str
-    experiments: tuple[str, ...]
+    part: str  # the part it stands in
+    title: str  # its title
+    experiments: tuple[str, ...]  # those that belong to it, landed or not
 
 
 PARTS = ("Part I: Transition to linearity", "Part II: Beyond linearity", "Further experiments")
@@ -49,38 +43,23 @@ CHAPTERS = (
 
 @dataclass(frozen=True)
 class Record:
-    """The verdicts of one run.
+    """The verdicts of one run."""
 
-    Attributes:
-        experiment: whose they are.
-        verdicts: in the order of the run.
-        preset: size of the run; "?" where nothing tells.
-        date: when it ended, as ISO 8601 (a day, or a day and a time).
-        file: where they were read.
-    """
-
-    experiment: str
-    verdicts: tuple[Verdict, ...]
-    preset: str
-    date: str
-    file: str
+    experiment: str  # whose they are
+    verdicts: tuple[Verdict, ...]  # in the order of the run
+    preset: str  # size of the run; "?" where nothing tells
+    date: str  # when it ended, as ISO 8601 (a day, or a day and a time)
+    file: str  # where they were read
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a claim stands, in one case of it.
+    """Where a claim stands, in one case of it."""
 
-    Attributes:
-        experiment: whose claim it is.
-        claim: what is claimed; None for a verdict on what is no longer claimed.
-        verdict: the last verdict; None where the claim was never run.
-        record: the run it is from, or None.
-    """
-
-    experiment: str
-    claim: Claim | None
-    verdict: Verdict | None = None
-    record: Record | None = None
+    experiment: str  # whose claim it is
+    claim: Claim | None  # what is claimed; None for a verdict on what is no longer claimed
+    verdict: Verdict | None = None  # the last verdict; None where the claim was never run
+    record: Record | None = None  # the run it is from, or None
 
     @property
     def stated(self) -> Claim | Verdict:

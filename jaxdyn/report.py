@@ -31,31 +31,18 @@ OUTCOMES = (*(str(one) for one in Outcome), NOT_RUN)
 
 @dataclass(frozen=True)
 class Run:
-    """What a store holds.
+    """What a store holds."""
 
-    Attributes:
-        experiment: its name.
-        where: path or URL of the store.
-        done: members that are computed.
-        total: members there are.
-        verdicts: on the claims; none where members are missing.
-        figure: a data URI; empty where members are missing.
-        caption: what the figure shows.
-        preset: size of the run, "?" where nothing tells.
-        date: when it ended or was last written.
-        attrs: the dataset's.
-    """
-
-    experiment: str
-    where: str
-    done: int
-    total: int
-    verdicts: tuple[Verdict, ...]
-    figure: str
-    caption: str
-    preset: str
-    date: str
-    attrs: Mapping[str, Any]
+    experiment: str  # its name
+    where: str  # path or URL of the store
+    done: int  # members that are computed
+    total: int  # members there are
+    verdicts: tuple[Verdict, ...]  # on the claims; none where members are missing
+    figure: str  # a data URI; empty where members are missing
+    caption: str  # what the figure shows
+    preset: str  # size of the run, "?" where nothing tells
+    date: str  # when it ended or was last written
+    attrs: Mapping[str, Any]  # the dataset's
 
     @property
     def is_finished(self) -> bool:

@@ -18,40 +18,25 @@ BEYOND = (4.5, 5.0, 6.0, 8.0, 12.0, 20.0)
 
 
 class Case(NamedTuple):
-    """One row of the loop axis.
+    """One row of the loop axis."""
 
-    Attributes:
-        family: one of the table's.
-        size: width m or γ.
-    """
-
-    family: str
-    size: Any
+    family: str  # one of the table's
+    size: Any  # width m or γ
 
     def __str__(self) -> str:
         return f"{self.family} {self.size:g}"
 
 
 class Problem(NamedTuple):
-    """What a case is made of.
+    """What a case is made of."""
 
-    Attributes:
-        model: the network.
-        task: its data.
-        expand: `exact`, or the quadratic model.
-        loss: with its c.
-        directions: unit eigenvectors of the kernel, [n, 2]; the second may be zero.
-        coupling: a of the exact maps, [2]; NaN where there is none.
-        target: y of the exact maps, [2].
-    """
-
-    model: Any
-    task: Any
-    expand: Any
-    loss: Any
-    directions: Any
-    coupling: Any
-    target: Any
+    model: Any  # the network
+    task: Any  # its data
+    expand: Any  # `exact`, or the quadratic model
+    loss: Any  # with its c
+    directions: Any  # unit eigenvectors of the kernel, [n, 2]; the second may be zero
+    coupling: Any  # a of the exact maps, [2]; NaN where there is none
+    target: Any  # y of the exact maps, [2]
 
 
 def rates(coarse: float, fine: float) -> np.ndarray:
@@ -97,13 +82,10 @@ def problem(case: Case, num_train: int, key: Any) -> Problem:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Along:
-    """Outputs and kernel along given vectors of R^n: ⟨f, p_i⟩ and p_iᵀKp_i = ‖Jᵀp_i‖², one backward pass each; one output.
+    """Outputs and kernel along given vectors of R^n: ⟨f, p_i⟩ and p_iᵀKp_i = ‖Jᵀp_i‖², one backward pass each; one output."""
 
-    Attributes:
-        directions: p_i as columns, [n, r].
-    """
+    directions: Any  # p_i as columns, [n, r]
 
-    directions: Any
     dims: ClassVar[dict[str, tuple[str, ...]]] = {"output": ("direction",), "kernel": ("direction",)}
 
     def __call__(self, snapshot: jd.Snapshot) -> Any:
@@ -120,15 +102,10 @@ class Along:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A number of the run, whatever the state.
+    """A number of the run, whatever the state."""
 
-    Attributes:
-        value: the number, or an array.
-        dims: names of its axes.
-    """
-
-    value: Any
-    dims: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+    value: Any  # the number, or an array
+    dims: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})  # names of its axes
 
     def __call__(self, _: jd.Snapshot) -> Any:
         """The number."""

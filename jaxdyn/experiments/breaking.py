@@ -57,19 +57,12 @@ DIM = 16
 
 @dataclass(frozen=True)
 class Network:
-    """One network of the table above.
+    """One network of the table above."""
 
-    Attributes:
-        build: the model of a width.
-        claim: `C4.1` … `C4.5` or `M`.
-        title: what it is, for figures and statements.
-        blocks: of parameters, where multilinearity is asked for.
-    """
-
-    build: Callable[[Any], jd.Model]
-    claim: str
-    title: str
-    blocks: tuple[Any, ...] = ()
+    build: Callable[[Any], jd.Model]  # the model of a width
+    claim: str  # `C4.1` … `C4.5` or `M`
+    title: str  # what it is, for figures and statements
+    blocks: tuple[Any, ...] = ()  # of parameters, where multilinearity is asked for
 
     @property
     def is_trained(self) -> bool:
@@ -141,29 +134,17 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        networks: names out of `NETWORKS`.
-        widths: m.
-        seeds: number of initialisations.
-        num_train: training inputs.
-        steps: steps of gradient descent.
-        rate: learning rate times c λ_max(K_0); below 2 is sub-critical.
-        num_records: record times, logarithmically spaced.
-        radius: R, Euclidean, in all parameters.
-        ascent: steps of each ascent in the ball.
-    """
-
-    networks: tuple[str, ...]
-    widths: tuple[int, ...]
-    seeds: int
-    num_train: int
-    steps: int
-    rate: float
-    num_records: int
-    radius: float
-    ascent: int
+    networks: tuple[str, ...]  # names out of `NETWORKS`
+    widths: tuple[int, ...]  # m
+    seeds: int  # number of initialisations
+    num_train: int  # training inputs
+    steps: int  # steps of gradient descent
+    rate: float  # learning rate times c λ_max(K_0); below 2 is sub-critical
+    num_records: int  # record times, logarithmically spaced
+    radius: float  # R, Euclidean, in all parameters
+    ascent: int  # steps of each ascent in the ball
 
 
 _FEW = ("wide", "softplus", "bottleneck1", "small", "dominated", "shared", "linear1")

@@ -67,29 +67,17 @@ FALL = 0.97
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        widths: m of one example and of `uv`, in order.
-        gammas: γ of the general quadratic model, the smallest last.
-        class_width: m of the two clusters.
-        num_train: examples of the two clusters.
-        seeds: number of initialisations.
-        steps: steps of gradient descent.
-        coarse: spacing of the relative rates.
-        fine: relative spacing around 2 and 4; half of `coarse` is used from 2 to 3.5.
-        every: steps between two looks at the kernel.
-    """
-
-    widths: tuple[int, ...]
-    gammas: tuple[float, ...]
-    class_width: int
-    num_train: int
-    seeds: int
-    steps: int
-    coarse: float
-    fine: float
-    every: int
+    widths: tuple[int, ...]  # m of one example and of `uv`, in order
+    gammas: tuple[float, ...]  # γ of the general quadratic model, the smallest last
+    class_width: int  # m of the two clusters
+    num_train: int  # examples of the two clusters
+    seeds: int  # number of initialisations
+    steps: int  # steps of gradient descent
+    coarse: float  # spacing of the relative rates
+    fine: float  # relative spacing around 2 and 4; half of `coarse` is used from 2 to 3.5
+    every: int  # steps between two looks at the kernel
 
 
 PRESETS = {

@@ -64,25 +64,15 @@ ARCHITECTURES = ("fully connected", "deep", "uniform", "heavy-tailed", "convolut
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        widths: m.
-        seeds: number of graphs and initialisations.
-        architectures: some of those in the table.
-        radius: R.
-        climb: steps of the ascent.
-        num_train: examples of the training.
-        steps: of the training.
-    """
-
-    widths: tuple[int, ...]
-    seeds: int
-    architectures: tuple[str, ...]
-    radius: float
-    climb: int
-    num_train: int
-    steps: int
+    widths: tuple[int, ...]  # m
+    seeds: int  # number of graphs and initialisations
+    architectures: tuple[str, ...]  # some of those in the table
+    radius: float  # R
+    climb: int  # steps of the ascent
+    num_train: int  # examples of the training
+    steps: int  # of the training
 
 
 PRESETS = {
@@ -160,21 +150,16 @@ def random_graph(config: Config, architecture: str, width: int, seed: int) -> gr
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Linearity:
-    """How linear some functions of a network are around the anchor.
+    """How linear some functions of a network are around the anchor."""
 
-    Attributes:
-        functions: `(params, x) -> [n, 3]`, the `FUNCTIONS`.
-        x: one example [1, d].
-        key: random key.
-        radius: R.
-        steps: of the ascent of |f − f_lin|.
-    """
+    functions: Callable[[Any, Any], Any] = dataclasses.field(
+        metadata={"static": True}
+    )  # `(params, x) -> [n, 3]`, the `FUNCTIONS`
+    x: Any  # one example [1, d]
+    key: Any  # random key
+    radius: float  # R
+    steps: int = dataclasses.field(metadata={"static": True})  # of the ascent of |f − f_lin|
 
-    functions: Callable[[Any, Any], Any] = dataclasses.field(metadata={"static": True})
-    x: Any
-    key: Any
-    radius: float
-    steps: int = dataclasses.field(metadata={"static": True})
     dims: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "norm": ("point", "function"),
         "gradient": ("function",),

@@ -50,25 +50,15 @@ EARLY = 50
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        width: of each of the three hidden layers.
-        seeds: number of initialisations.
-        num_train: training images.
-        num_test: test images.
-        rates: relative rates η λ_0, in order.
-        steps: of gradient descent.
-        time: t η λ_0 at the fixed physical time; `time`/`rates` steps must not exceed `steps`.
-    """
-
-    width: int
-    seeds: int
-    num_train: int
-    num_test: int
-    rates: tuple[float, ...]
-    steps: int
-    time: float
+    width: int  # of each of the three hidden layers
+    seeds: int  # number of initialisations
+    num_train: int  # training images
+    num_test: int  # test images
+    rates: tuple[float, ...]  # relative rates η λ_0, in order
+    steps: int  # of gradient descent
+    time: float  # t η λ_0 at the fixed physical time; `time`/`rates` steps must not exceed `steps`
 
 
 RATES = (0.25, 0.5, 1.0, 1.5, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0)

@@ -53,25 +53,15 @@ SOURCE = "arXiv 2003.00307"
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        widths: of the tanh networks; the largest is also that of the softplus output.
-        seeds: number of initialisations.
-        num_train: training images.
-        steps: steps of gradient descent.
-        rate: learning rate times c λ_max(K_0), at most 1 for η ≤ 1/β.
-        num_sharpness: how many times the sharpness is measured.
-        draws: Gaussian matrices a seed.
-    """
-
-    widths: tuple[int, ...]
-    seeds: int
-    num_train: int
-    steps: int
-    rate: float
-    num_sharpness: int
-    draws: int
+    widths: tuple[int, ...]  # of the tanh networks; the largest is also that of the softplus output
+    seeds: int  # number of initialisations
+    num_train: int  # training images
+    steps: int  # steps of gradient descent
+    rate: float  # learning rate times c λ_max(K_0), at most 1 for η ≤ 1/β
+    num_sharpness: int  # how many times the sharpness is measured
+    draws: int  # Gaussian matrices a seed
 
 
 PRESETS = {

@@ -70,27 +70,16 @@ PAPER, SGD_PAPER = "arXiv 2205.11787", "arXiv 2306.04815"
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        data: one of `digits`, `mnist`, `fashion-mnist`, `cifar-2`; all but the first need files under `$JAXDYN_DATA`.
-        side: pixels a side, at most; larger pictures are averaged over blocks.
-        num_train: training pictures n.
-        width: hidden neurons of the fully connected network.
-        channels: of the convolutional one.
-        rates: η c λ_1(K_0).
-        seeds: number of initialisations.
-        steps: steps of gradient descent.
-    """
-
-    data: str
-    side: int
-    num_train: int
-    width: int
-    channels: int
-    rates: tuple[float, ...]
-    seeds: int
-    steps: int
+    data: str  # one of `digits`, `mnist`, `fashion-mnist`, `cifar-2`; all but the first need files under `$JAXDYN_DATA`
+    side: int  # pixels a side, at most; larger pictures are averaged over blocks
+    num_train: int  # training pictures n
+    width: int  # hidden neurons of the fully connected network
+    channels: int  # of the convolutional one
+    rates: tuple[float, ...]  # η c λ_1(K_0)
+    seeds: int  # number of initialisations
+    steps: int  # steps of gradient descent
 
 
 PRESETS = {
@@ -160,12 +149,10 @@ class TopDirection:
     `eigenvalue` and `loss` [mode] are λ_i and (c/2)⟨u_i, r⟩², largest eigenvalue first. `output_correction` and `kernel_decrease` are
     p1ᵀR_f p1 and p1ᵀR_K p1 of the step that ended here, p1 being the top direction at its start; NaN at the first record. Costs the
     kernel and the eigenvectors of an n × n matrix.
-
-    Attributes:
-        rate: η c.
     """
 
-    rate: Any
+    rate: Any  # η c
+
     dims: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "eigenvalue": ("mode",),
         "loss": ("mode",),

@@ -102,15 +102,11 @@ def truths(config: Any) -> tuple[Any, dict[str, str]]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """AGOP alignment with each of several references, [reference].
+    """AGOP alignment with each of several references, [reference]."""
 
-    Attributes:
-        x: inputs [n, d].
-        to: AGOPs [reference, d, d].
-    """
+    x: Any  # inputs [n, d]
+    to: Any  # AGOPs [reference, d, d]
 
-    x: Any
-    to: Any
     dims: ClassVar[tuple[str, ...]] = ("reference",)
 
     def __call__(self, snapshot: jd.Snapshot) -> Any:

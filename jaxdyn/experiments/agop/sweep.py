@@ -16,43 +16,24 @@ TRACED, TOP = 128, 5  # training examples on which the kernel of one run is foll
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        tasks: some of rank-2, rank-3, rank-4, digits.
-        batch_sizes: the last is that of gradient descent, n.
-        catapults: numbers of raises of the rate in gradient descent, beside none.
-        seeds: number of initialisations and streams of minibatches.
-        width: of the hidden layer.
-        num_test: test examples (the digits may have fewer).
-        rate: η in units of 2/(c λ_max(K_0)).
-        jump: η after a raise in units of the critical rate of that moment.
-        level: loss below which the rate is raised.
-        targets: of each task, the training loss that ends a run.
-        steps: budget of steps; 0 for no such answer.
-        epochs: budget of epochs; 0 for no such answer.
-        most: steps after which a run ends although its loss has not reached the target.
-        every: steps between two looks at the alignment and the test loss.
-        references: number of reference networks of the digits.
-        reference_steps: steps of their training.
-    """
-
-    tasks: tuple[str, ...]
-    batch_sizes: tuple[int, ...]
-    catapults: tuple[int, ...]
-    seeds: int
-    width: int
-    num_test: int
-    rate: float
-    jump: float
-    level: float
-    targets: tuple[float, ...]
-    steps: int
-    epochs: int
-    most: int
-    every: int
-    references: int
-    reference_steps: int
+    tasks: tuple[str, ...]  # some of rank-2, rank-3, rank-4, digits
+    batch_sizes: tuple[int, ...]  # the last is that of gradient descent, n
+    catapults: tuple[int, ...]  # numbers of raises of the rate in gradient descent, beside none
+    seeds: int  # number of initialisations and streams of minibatches
+    width: int  # of the hidden layer
+    num_test: int  # test examples (the digits may have fewer)
+    rate: float  # η in units of 2/(c λ_max(K_0))
+    jump: float  # η after a raise in units of the critical rate of that moment
+    level: float  # loss below which the rate is raised
+    targets: tuple[float, ...]  # of each task, the training loss that ends a run
+    steps: int  # budget of steps; 0 for no such answer
+    epochs: int  # budget of epochs; 0 for no such answer
+    most: int  # steps after which a run ends although its loss has not reached the target
+    every: int  # steps between two looks at the alignment and the test loss
+    references: int  # number of reference networks of the digits
+    reference_steps: int  # steps of their training
 
     @property
     def num_train(self) -> int:

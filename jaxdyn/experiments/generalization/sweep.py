@@ -23,37 +23,22 @@ CRITICAL = 2.0
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        data: some of `digits`, `polynomial`, `mnist`, `fashion-mnist`, `cifar-2`; those whose files are absent are left out.
-        studied: the one that the variants run on.
-        variants: some of `sgd`, `tanh`, `swish`, `three layers`, `convolution`.
-        side: pixels a side, at most; larger pictures are averaged over blocks.
-        num_train: training examples.
-        num_test: test examples, or as many as there are.
-        width: neurons of two-layer networks.
-        width_deep: neurons of each hidden layer of three-layer ones.
-        channels: of convolutional ones.
-        rates: η c λ_max(K_0), below and above 2.
-        seeds: number of initialisations.
-        steps: of gradient descent, stochastic or not.
-        every: steps between two looks at the test set.
-    """
-
+    # of `digits`, `polynomial`, `mnist`, `fashion-mnist`, `cifar-2`; those without files are left out
     data: tuple[str, ...]
-    studied: str
-    variants: tuple[str, ...]
-    side: int
-    num_train: int
-    num_test: int
-    width: int
-    width_deep: int
-    channels: int
-    rates: tuple[float, ...]
-    seeds: int
-    steps: int
-    every: int
+    studied: str  # the one that the variants run on
+    variants: tuple[str, ...]  # some of `sgd`, `tanh`, `swish`, `three layers`, `convolution`
+    side: int  # pixels a side, at most; larger pictures are averaged over blocks
+    num_train: int  # training examples
+    num_test: int  # test examples, or as many as there are
+    width: int  # neurons of two-layer networks
+    width_deep: int  # neurons of each hidden layer of three-layer ones
+    channels: int  # of convolutional ones
+    rates: tuple[float, ...]  # η c λ_max(K_0), below and above 2
+    seeds: int  # number of initialisations
+    steps: int  # of gradient descent, stochastic or not
+    every: int  # steps between two looks at the test set
 
 
 _RATES = (0.5, 1.0, 1.5, 1.9, 2.3, 2.8, 3.3, 3.8, 5.0)
@@ -121,15 +106,11 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class ClosedForm:
-    """Losses and test accuracy of the linear model along gradient descent, [time]; infinite and NaN where it overflows.
+    """Losses and test accuracy of the linear model along gradient descent, [time]; infinite and NaN where it overflows."""
 
-    Attributes:
-        learning_rate: η.
-        times: completed steps.
-    """
+    learning_rate: Any  # η
+    times: tuple[int, ...] = field(metadata={"static": True})  # completed steps
 
-    learning_rate: Any
-    times: tuple[int, ...] = field(metadata={"static": True})
     dims: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(("loss", "test_loss", "accuracy"), ("time",))
 
     def __call__(self, snapshot: Any) -> Any:

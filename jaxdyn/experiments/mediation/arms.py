@@ -17,23 +17,14 @@ FORCED_RATIO, FORCED_LEVEL = 1.4, 0.2
 
 
 class Setting(NamedTuple):
-    """What an arm makes its optimizer from.
+    """What an arm makes its optimizer from."""
 
-    Attributes:
-        rate: η.
-        model: the network.
-        params0: its anchor.
-        task: what it learns.
-        sampler: its batches.
-        key: the key that the sampler is called with.
-    """
-
-    rate: Any
-    model: jd.Model
-    params0: Any
-    task: Any
-    sampler: Any
-    key: Any
+    rate: Any  # η
+    model: jd.Model  # the network
+    params0: Any  # its anchor
+    task: Any  # what it learns
+    sampler: Any  # its batches
+    key: Any  # the key that the sampler is called with
 
 
 class CappedState(NamedTuple):

@@ -14,33 +14,19 @@ from jaxdyn.experiments.mediation.arms import CappedState, Setting, capped, forc
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        dim: d.
-        num_train: n; as many test examples.
-        width: m.
-        seeds: number of data sets and initialisations.
-        batch_sizes: of the observations; `num_train` is added as the last.
-        capped: batch sizes, some of those, that are also run capped and slow.
-        forced: numbers of raises.
-        ratio: initial rate in units of the critical one.
-        level: training loss at which runs are judged; the target has variance 1.
-        steps: of a run that does not reach it.
-        every: steps between two records of test loss and alignment.
-    """
-
-    dim: int
-    num_train: int
-    width: int
-    seeds: int
-    batch_sizes: tuple[int, ...]
-    capped: tuple[int, ...]
-    forced: tuple[int, ...]
-    ratio: float
-    level: float
-    steps: int
-    every: int
+    dim: int  # d
+    num_train: int  # n; as many test examples
+    width: int  # m
+    seeds: int  # number of data sets and initialisations
+    batch_sizes: tuple[int, ...]  # of the observations; `num_train` is added as the last
+    capped: tuple[int, ...]  # batch sizes, some of those, that are also run capped and slow
+    forced: tuple[int, ...]  # numbers of raises
+    ratio: float  # initial rate in units of the critical one
+    level: float  # training loss at which runs are judged; the target has variance 1
+    steps: int  # of a run that does not reach it
+    every: int  # steps between two records of test loss and alignment
 
 
 PRESETS = {

@@ -30,33 +30,19 @@ NUM_REFERENCES, NUM_POINTS = 3, 256
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        optimizers: names in `OPTIMIZERS`.
-        dim: d; of the digits 64.
-        num_train: n; as many test examples, of the digits all that remain.
-        width: m.
-        seeds: number of data sets and initialisations.
-        batch_size: of every optimizer.
-        steps: of every optimizer.
-        num_rates: length of the grids.
-        num_records: how often losses and alignment are recorded.
-        level: training loss of the second budget; the target has variance 1 (0.9 the digits, summed over outputs).
-        task: `polynomial` or `digits`.
-    """
-
-    optimizers: tuple[str, ...]
-    dim: int
-    num_train: int
-    width: int
-    seeds: int
-    batch_size: int
-    steps: int
-    num_rates: int
-    num_records: int
-    level: float
-    task: str = "polynomial"
+    optimizers: tuple[str, ...]  # names in `OPTIMIZERS`
+    dim: int  # d; of the digits 64
+    num_train: int  # n; as many test examples, of the digits all that remain
+    width: int  # m
+    seeds: int  # number of data sets and initialisations
+    batch_size: int  # of every optimizer
+    steps: int  # of every optimizer
+    num_rates: int  # length of the grids
+    num_records: int  # how often losses and alignment are recorded
+    level: float  # training loss of the second budget; the target has variance 1 (0.9 the digits, summed over outputs)
+    task: str = "polynomial"  # `polynomial` or `digits`
 
 
 PRESETS = {

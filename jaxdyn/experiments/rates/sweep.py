@@ -21,33 +21,19 @@ EXPANSIONS = {"network": jd.exact, "linear": jd.linear, "quadratic": jd.quadrati
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        width: hidden width where it is not what varies.
-        widths: of one hidden layer of ReLU, network beside quadratic model.
-        hidden: numbers of hidden layers.
-        activations: beside ReLU, with one and two hidden layers.
-        data: inputs.
-        momenta: of heavy ball.
-        seeds: number of initialisations.
-        num_train: training examples.
-        steps: steps of a run.
-        per_octave: rates from one ratio to its double.
-        top: the grid ends below this ratio.
-    """
-
-    width: int
-    widths: tuple[int, ...]
-    hidden: tuple[int, ...]
-    activations: tuple[str, ...]
-    data: tuple[str, ...]
-    momenta: tuple[float, ...]
-    seeds: int
-    num_train: int
-    steps: int
-    per_octave: int
-    top: float
+    width: int  # hidden width where it is not what varies
+    widths: tuple[int, ...]  # of one hidden layer of ReLU, network beside quadratic model
+    hidden: tuple[int, ...]  # numbers of hidden layers
+    activations: tuple[str, ...]  # beside ReLU, with one and two hidden layers
+    data: tuple[str, ...]  # inputs
+    momenta: tuple[float, ...]  # of heavy ball
+    seeds: int  # number of initialisations
+    num_train: int  # training examples
+    steps: int  # steps of a run
+    per_octave: int  # rates from one ratio to its double
+    top: float  # the grid ends below this ratio
 
 
 _DATA = ("gaussian", "positive", "digits")

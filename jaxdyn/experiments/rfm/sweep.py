@@ -31,25 +31,15 @@ LAYERS = ("dense_0/weight", "dense_1/weight")
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        num_train: training examples; as many test examples.
-        seeds: number of data sets and initialisations.
-        iterations: how often the metric is replaced.
-        width: of the network's hidden layers.
-        steps: of SGD.
-        batch_size: of SGD.
-        ratio: learning rate in units of the critical one at initialisation.
-    """
-
-    num_train: int
-    seeds: int
-    iterations: int
-    width: int
-    steps: int
-    batch_size: int
-    ratio: float
+    num_train: int  # training examples; as many test examples
+    seeds: int  # number of data sets and initialisations
+    iterations: int  # how often the metric is replaced
+    width: int  # of the network's hidden layers
+    steps: int  # of SGD
+    batch_size: int  # of SGD
+    ratio: float  # learning rate in units of the critical one at initialisation
 
 
 PRESETS = {

@@ -20,33 +20,19 @@ NETWORKS = ("fully connected", "convolutional", "wide ResNet", "ViT")
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        networks: some of `NETWORKS`.
-        batch_sizes: of stochastic descent.
-        seeds: number of initialisations and streams of minibatches.
-        num_train: training images.
-        width: hidden units; eight times the channels, and a quarter of the tokens' MLP.
-        rate: in units of the critical rate.
-        high: the same, of the descent with one catapult.
-        jump: the rate after a raise, in units of the critical rate of that moment.
-        level: the loss below which the rate is raised.
-        raises: how often.
-        steps: of every descent.
-    """
-
-    networks: tuple[str, ...]
-    batch_sizes: tuple[int, ...]
-    seeds: int
-    num_train: int
-    width: int
-    rate: float
-    high: float
-    jump: float
-    level: float
-    raises: int
-    steps: int
+    networks: tuple[str, ...]  # some of `NETWORKS`
+    batch_sizes: tuple[int, ...]  # of stochastic descent
+    seeds: int  # number of initialisations and streams of minibatches
+    num_train: int  # training images
+    width: int  # hidden units; eight times the channels, and a quarter of the tokens' MLP
+    rate: float  # in units of the critical rate
+    high: float  # the same, of the descent with one catapult
+    jump: float  # the rate after a raise, in units of the critical rate of that moment
+    level: float  # the loss below which the rate is raised
+    raises: int  # how often
+    steps: int  # of every descent
 
 
 PRESETS = {

@@ -14,29 +14,17 @@ from jaxdyn.models.width import Width
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        widths: hidden widths.
-        seeds: number of initialisations.
-        depths: numbers of hidden layers.
-        classes: the two digits to tell apart.
-        num_train: training images.
-        num_test: test images.
-        steps: steps of gradient descent.
-        rate: learning rate times c λ_max(K_∞); below 2 is sub-critical.
-        num_records: record times, logarithmically spaced.
-    """
-
-    widths: tuple[int, ...]
-    seeds: int
-    depths: tuple[int, ...]
-    classes: tuple[int, int]
-    num_train: int
-    num_test: int
-    steps: int
-    rate: float
-    num_records: int
+    widths: tuple[int, ...]  # hidden widths
+    seeds: int  # number of initialisations
+    depths: tuple[int, ...]  # numbers of hidden layers
+    classes: tuple[int, int]  # the two digits to tell apart
+    num_train: int  # training images
+    num_test: int  # test images
+    steps: int  # steps of gradient descent
+    rate: float  # learning rate times c λ_max(K_∞); below 2 is sub-critical
+    num_records: int  # record times, logarithmically spaced
 
 
 PRESETS = {
