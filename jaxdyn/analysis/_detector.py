@@ -11,7 +11,7 @@ else:
 
 
 def checked(
-    loss: DataArray, factor: SupportsFloat, window: int, floor: SupportsFloat, rearm: SupportsFloat, dim: str
+    loss: DataArray, dim: str, *, factor: SupportsFloat, window: int, floor: SupportsFloat, rearm: SupportsFloat
 ) -> tuple[DataArray, dict[str, Any]]:
     """The losses with their records first, and the four numbers."""
     if dim not in loss.dims:

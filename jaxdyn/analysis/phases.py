@@ -34,35 +34,11 @@ PHASES = ("lazy", "catapult", "divergent", "dead", "undecided")
 """All phases, in the order in which figures show them."""
 
 
-def classify(
-    loss: DataArray,
-    *,
-    curvature: DataArray | None = None,
-    diverged_at: DataArray | None = None,
-    stopped_at: DataArray | None = None,
-    dim: str = "step",
-    rise: SupportsFloat = 1.1,
-    dead_below: SupportsFloat = 1e-6,
-    converged_below: SupportsFloat = 1e-6,
-) -> DataArray:
-    """The phase of every member.
-
-    Args:
-        loss: training loss along `dim`, any other dimensions.
-        curvature: largest kernel eigenvalue along training; its first and last record are used. Its other dimensions
-            are the loss's.
-        diverged_at: the step of divergence or -1, as `sweep` returns it; needed only where `diverge_above` froze a
-            finite loss.
-        stopped_at: the step at which `sweep(stop=…)` ended a run or -1, as it returns it: what was not recorded beyond is no sign
-            of divergence, and the last record before counts as the last.
-        dim: dimension of the records.
-        rise: a loss above this multiple of its start has risen.
-        dead_below: a curvature at most this fraction of its start is dead.
-        converged_below: without curvature, a constant loss at most this fraction of its start has converged and is not
-            dead.
+def classify(loss: DataArray, *, curvature: DataArray | None = None, **options: Any) -> DataArray:
+    """The phase of every member: `phase` of `evidence`, which takes the same arguments.
 
     Returns:
-        Strings without the dimension `dim`; the criteria are in its attributes.
+        Strings without the dimension of the records; the criteria are in its attributes.
 
     Raises:
         ValueError: for a missing dimension, unsorted records, or arrays that do not belong together.
@@ -73,16 +49,7 @@ def classify(
         >>> classify(loss).values.tolist()
         ['lazy', 'catapult', 'divergent']
     """
-    return evidence(
-        loss,
-        curvature=curvature,
-        diverged_at=diverged_at,
-        stopped_at=stopped_at,
-        dim=dim,
-        rise=rise,
-        dead_below=dead_below,
-        converged_below=converged_below,
-    )["phase"]
+    return evidence(loss, curvature=curvature, **options)["phase"]
 
 
 def evidence(
@@ -101,16 +68,18 @@ def evidence(
     """What the phases are read from, a row a run.
 
     Args:
-        loss: see `classify`.
-        curvature: see `classify`. To compare with 2/η it is λ_max(K), not normalised, such as `probes.NTKNorm`.
+        loss: training loss along `dim`, any other dimensions.
+        curvature: largest kernel eigenvalue along training; its first and last record are used, its other dimensions are the loss's.
+            To compare with 2/η it is λ_max(K), not normalised, such as `probes.NTKNorm`.
         lr: learning rate η of each member, or of all: a number or an array whose dimensions are the loss's.
         c: constant of the loss, as of `losses.mse.c(n, k)`; the comparison is of c λ_max(K) with 2/η.
-        diverged_at: see `classify`.
-        stopped_at: see `classify`.
-        dim: see `classify`.
-        rise: see `classify`.
-        dead_below: see `classify`.
-        converged_below: see `classify`.
+        diverged_at: the step of divergence or -1, as `sweep` returns it; needed only where `diverge_above` froze a finite loss.
+        stopped_at: the step at which `sweep(stop=…)` ended a run or -1: what was not recorded beyond is no sign of divergence, and the
+            last record before counts as the last.
+        dim: dimension of the records.
+        rise: a loss above this multiple of its start has risen.
+        dead_below: a curvature at most this fraction of its start is dead.
+        converged_below: without curvature, a constant loss at most this fraction of its start has converged and is not dead.
 
     Returns:
         A dataset without `dim`: `phase`; `start`, `peak`, `final` (losses; peak and final may be infinite or NaN),
@@ -120,7 +89,7 @@ def evidence(
         or `lr`), `is_divergent`, `is_dead`.
 
     Raises:
-        ValueError: see `classify`.
+        ValueError: as `classify`.
 
     Example:
         >>> import numpy as np, xarray as xr

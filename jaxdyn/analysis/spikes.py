@@ -59,31 +59,21 @@ def find(
     """
     import xarray as xr
 
-    along, rule = _detector.checked(loss, factor, window, floor, rearm, dim)
+    along, rule = _detector.checked(loss, dim, factor=factor, window=window, floor=floor, rearm=rearm)
     starts, _, _ = _detector.detect(np.asarray(along.values), **rule)
     return xr.DataArray(starts, dims=along.dims, coords=along.coords, attrs=rule).transpose(*loss.dims)
 
 
 def count(
-    loss: DataArray,
-    *,
-    factor: SupportsFloat,
-    window: int,
-    floor: SupportsFloat,
-    rearm: SupportsFloat,
-    dim: str = "step",
-    steps_per_epoch: DataArray | float | None = None,
+    loss: DataArray, *, dim: str = "step", steps_per_epoch: DataArray | float | None = None, **rule: Any
 ) -> Dataset:
     """How many spikes, per run, per step and per epoch.
 
     Args:
         loss: losses along `dim`, whose coordinate (positions where it has none) counts steps; any other dimensions.
-        factor: as in `find`.
-        window: as in `find`.
-        floor: as in `find`.
-        rearm: as in `find`.
         dim: dimension of the records.
         steps_per_epoch: n / b, a number or an array over dimensions of `loss` such as the batch size; None leaves epochs out.
+        rule: the four numbers of `find`.
 
     Returns:
         `per_run`, `steps` (from the first record to the last loss that is not NaN), `per_step`, and `per_epoch` where asked for.
@@ -101,7 +91,7 @@ def count(
     """
     import xarray as xr
 
-    starts = find(loss, factor=factor, window=window, floor=floor, rearm=rearm, dim=dim)
+    starts = find(loss, **rule, dim=dim)
     per_run = starts.sum(dim)
     times = xr.DataArray(_detector.times(loss, dim), dims=dim)
     steps = times.where(loss.drop_vars(dim, errors="ignore").notnull()).max(dim) - times.isel({dim: 0})
@@ -112,24 +102,13 @@ def count(
     return xr.Dataset(found, attrs=starts.attrs)
 
 
-def sensitivity(
-    loss: DataArray,
-    *,
-    factor: Sequence[SupportsFloat],
-    window: Sequence[int],
-    floor: Sequence[SupportsFloat],
-    rearm: Sequence[SupportsFloat],
-    dim: str = "step",
-) -> DataArray:
+def sensitivity(loss: DataArray, *, dim: str = "step", **rules: Sequence[SupportsFloat]) -> DataArray:
     """Counts per run on a grid of the four numbers: what a count owes to its rule.
 
     Args:
         loss: as in `find`.
-        factor: values of `factor`.
-        window: values of `window`.
-        floor: values of `floor`.
-        rearm: values of `rearm`.
         dim: dimension of the records.
+        rules: values of each of the four numbers of `find`.
 
     Returns:
         Counts with the dimensions `factor, window, floor, rearm` before those of the runs; NaN where rearm > factor, which is no rule.
@@ -145,12 +124,7 @@ def sensitivity(
     """
     import xarray as xr
 
-    grid: dict[str, list[Any]] = {
-        "factor": list(factor),
-        "window": list(window),
-        "floor": list(floor),
-        "rearm": list(rearm),
-    }
+    grid: dict[str, list[Any]] = {name: list(rules[name]) for name in ("factor", "window", "floor", "rearm")}
     taken = [name for name in grid if name in loss.dims]
     if taken:
         raise ValueError(f"The loss has a dimension `{taken[0]}`, which the grid needs; rename it.")
@@ -168,16 +142,13 @@ def sensitivity(
 def annotate(
     loss: DataArray,
     *,
-    factor: SupportsFloat,
-    window: int,
-    floor: SupportsFloat,
-    rearm: SupportsFloat,
     dim: str = "step",
     top: DataArray | None = None,
     rest: DataArray | None = None,
     curvature: DataArray | None = None,
     learning_rate: DataArray | SupportsFloat | None = None,
     critical_rate: DataArray | None = None,
+    **rule: Any,
 ) -> Dataset:
     """One row a spike: where it lies, how high it is, and what was recorded around it.
 
@@ -185,16 +156,13 @@ def annotate(
 
     Args:
         loss: as in `count`.
-        factor: as in `find`.
-        window: as in `find`.
-        floor: as in `find`.
-        rearm: as in `find`.
         dim: dimension of the records of `loss`.
         top: loss in P_{≤s} (`loss_top` of `probes.SubspaceLoss`), given with `rest`.
         rest: loss in P_{>s}.
         curvature: λ_max of the tangent kernel (`probes.NTKNorm`), or the sharpness.
         learning_rate: η, a number or an array over dimensions of the runs, or of the records too; given with `critical_rate`.
         critical_rate: η_crit(X_b) of the batch that enters the next step (`probes.BatchCriticalRate`).
+        rule: the four numbers of `find`.
 
     Returns:
         A dataset with dimension `spike`, ordered by run and then time, and the runs' dimensions as coordinates. Always:
@@ -225,7 +193,7 @@ def annotate(
         raise ValueError(
             "Give `learning_rate` and `critical_rate` together, or neither: a rate is critical only beside another."
         )
-    along, rule = _detector.checked(loss, factor, window, floor, rearm, dim)
+    along, rule = _detector.checked(loss, dim, **rule)
     members = along.isel({dim: 0}, drop=True)
     losses = np.asarray(along.values).reshape(along.sizes[dim], -1).T  # [members, t]
     starts, is_up, least = (one.T for one in _detector.detect(losses.T, **rule))
