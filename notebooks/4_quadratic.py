@@ -72,7 +72,7 @@ def run(expand, rate, seed):
         jd.every(1),
         loss=jd.probes.Loss(),
         test=jd.probes.TestLoss(),
-        top=jd.experiments.subspace.TopDirection(lr * c),
+        top=jd.probes.TopDirection(lr * c),
     )
     return jd.Training(model, task, optax.sgd(lr), steps=60, key=key, params0=params0, expand=expand, record=record)
 

@@ -2,6 +2,7 @@
 
 from jaxdyn.probes.ball import BallCurvature, Multilinearity
 from jaxdyn.probes.curvature import BatchCriticalRate, FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
+from jaxdyn.probes.direction import TopDirection
 from jaxdyn.probes.features import AGOP, AGOPAlignment, FeatureAnsatz
 from jaxdyn.probes.learning import Accuracy, BatchLoss, Loss, Outputs, TestLoss
 from jaxdyn.probes.linearity import (
@@ -39,4 +40,5 @@ __all__ = [
     "Sharpness",
     "SubspaceLoss",
     "TestLoss",
+    "TopDirection",
 ]

@@ -8,11 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from experiments import planting
 
 import jaxdyn as jd
-from jaxdyn.experiments import _pictures, subspace
+from jaxdyn import experiments
+from jaxdyn.analysis.scaling import mean_interval
+from jaxdyn.experiments.subspace import measure, sweep
+from jaxdyn.tasks import pictures
 
-TOY = subspace.Config("digits", 8, 12, 32, 4, (2.4, 2.8), 3, 25)
+SUBSPACE = experiments.load("subspace")
+TOY = sweep.Config("digits", 8, 12, 32, 4, (2.4, 2.8), 3, 25)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +25,7 @@ def toy(tmp_path_factory):
     """The fully connected network and its quadratic model; the convolutional ones borrow their numbers."""
     import xarray as xr
 
-    function, loop, vmap = subspace.ensemble(TOY)
+    function, loop, vmap = sweep.ensemble(TOY)
     attrs = {"experiment": "subspace", "config": json.dumps(dataclasses.asdict(TOY))}
     path = tmp_path_factory.mktemp("subspace") / "toy.zarr"
     loop = {**loop, "network": ["dense"]}
@@ -37,7 +42,7 @@ def _trajectory(expand, steps=4):
     training = jd.Training(
         model, task, optax.sgd(rate), steps=steps, key=jax.random.key(1), params0=params0, expand=expand,
         record=jd.record(
-            jd.every(1), top=subspace.TopDirection(rate * jd.losses.mse.c(10, 1)), params=lambda snapshot: snapshot.params["u"],
+            jd.every(1), top=jd.probes.TopDirection(rate * jd.losses.mse.c(10, 1)), params=lambda snapshot: snapshot.params["u"],
             v=lambda snapshot: snapshot.params["v"], loss=jd.probes.Loss(), split=jd.probes.SubspaceLoss(2),
         ),
     )  # fmt: skip
@@ -110,7 +115,7 @@ def _fake(toy, top, rest, size=1):
 
 
 def _verdicts(dataset):
-    return {one.id: str(one.verdict) for one in subspace.claims(dataset)}
+    return {one.id: str(one.verdict) for one in SUBSPACE.verdicts(dataset)}
 
 
 def test_verdicts_follow_the_data(toy):
@@ -135,7 +140,7 @@ def test_the_top_space_covers_all_supercritical_directions(toy):
     fake = _fake(toy, top=50.0, rest=0.0, size=2)
     moved = fake.top_loss.isel(mode=0, drop=True) / 2
     fake["top_loss"] = fake.top_loss.where(fake.mode_index > 1, moved)  # half in each of the first two
-    found = subspace.measures(fake)
+    found = measure.measures(TOY, fake)
     assert (found["size"] == 2).all()
     np.testing.assert_allclose(found["top_one"], 0.5, atol=0.02)
     assert (found["top"] > 0.97).all()
@@ -143,16 +148,69 @@ def test_the_top_space_covers_all_supercritical_directions(toy):
     assert (found["rest"] <= 1.0 + 1e-6).all()
 
 
+BOUNDS = {
+    "C1.6": "95 % interval at least 0.9",
+    "C1.6/positive": "95 % interval at least 0.95",
+    "C1.6/scale": "95 % interval within [0.75, 1.25]",
+    "C2.1/top": "95 % interval at least 0.9",
+    "C2.1/rest": "95 % interval at most 2",
+    "C1.2/norm": "95 % interval at most 2",
+}
+
+
+def test_criteria_are_those_written_down():
+    assert planting.bounds(SUBSPACE) == BOUNDS
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "outcome"),
+    [
+        ({"top_one": 0.95, "top": 0.99, "final": 1.2, "scale": 1.1}, {"rest": 1.5, "positive": 0.97}, "supported"),
+        ({"top_one": 0.5, "top": 0.6, "final": 2.4, "scale": 0.4}, {"rest": 9.0, "positive": 0.5}, "not supported"),
+    ],
+)
+def test_planted_numbers_are_judged_at_the_worst_rate_and_member(toy, monkeypatch, one, other, outcome):
+    """The second rate is worse in the mean, one member of it in a single number; the first rate has wider intervals."""
+    better = {"top_one": 0.99, "top": 0.995, "final": 0.8, "scale": 1.0, "rest": 1.0, "positive": 1.0}
+    found = measure.measures(TOY, _fake(toy.assign_coords(mode_index=("mode", np.arange(12))), 50.0, 0.1))
+    found["phase"] = found.phase.where(found.phase == "catapult", "catapult")
+    planted = {}
+    for name, value in (one | other).items():
+        fine, coarse = planting.members(value, 3, 1e-3), planting.members(better[name], 3, 2e-3)
+        if name in other:
+            fine = np.array([better[name], value, better[name]])
+        planted[name] = fine
+        array = found[name].transpose("network", "model", "rate", "seed").astype(float) * 0
+        array[:] = np.stack([coarse, fine])
+        found[name] = array
+    monkeypatch.setattr(measure, "measures", lambda *_: found)
+    names = {
+        "C1.6": "top_one",
+        "C2.1/top": "top",
+        "C1.2/norm": "final",
+        "C1.6/scale": "scale",
+        "C2.1/rest": "rest",
+        "C1.6/positive": "positive",
+    }
+    verdicts = {verdict.id: verdict for verdict in SUBSPACE.verdicts(toy)}
+    for claim, name in names.items():
+        verdict = verdicts[f"{claim}/convolution/quadratic"]
+        expected = (planted[name][1],) * 3 if name in other else mean_interval(planted[name])
+        np.testing.assert_allclose((verdict.estimate, verdict.low, verdict.high), expected, rtol=1e-6, err_msg=claim)
+        assert str(verdict.verdict) == outcome, str(verdict)
+        assert "η_rel = 2.8" in verdict.note
+
+
 def test_runs_that_are_no_catapults_are_left_out_and_counted(toy):
     toy = toy.assign_coords(mode_index=("mode", np.arange(toy.sizes["mode"])))
     fake = _fake(toy, top=50.0, rest=0.1)
     fake["diverged_at"] = fake.diverged_at * 0 - 1 + 9 * (fake.seed == 0)
-    statement = {one.id: one.statement for one in subspace.claims(fake)}["C1.6/dense/network"]
-    assert "2 of 6 runs are no catapults" in statement
+    note = {one.id: one.note for one in SUBSPACE.verdicts(fake)}["C1.6/dense/network"]
+    assert "2 of 6 runs are no catapults" in note
 
 
 def test_the_figure_draws(toy):
-    page = subspace.figure(toy)
+    page = SUBSPACE.figure(toy)
     assert len(page.axes) == 12
     assert "digits" in page.get_suptitle()
 
@@ -168,7 +226,7 @@ def cifar(tmp_path, monkeypatch):
 
 
 def test_the_paper_preset_lowers_for_accelerators_at_full_precision(cifar):
-    function, loop, vmap = subspace.ensemble(subspace.PRESETS["paper"])
+    function, loop, vmap = sweep.ensemble(sweep.PRESETS["paper"])
     plan = jd.ensemble.plan(function, loop={**loop, "network": ["dense"], "model": ["quadratic"]}, vmap=vmap)
     for traced in plan.programme(plan.cells[0]).traced:
         for platform in ("cuda", "tpu"):
@@ -177,9 +235,9 @@ def test_the_paper_preset_lowers_for_accelerators_at_full_precision(cifar):
 
 
 def test_pictures_are_averages_of_blocks(cifar):
-    whole = _pictures.task("cifar-2", n=40, n_test=20, side=32)
-    small = _pictures.task("cifar-2", n=40, n_test=500, side=10)
-    assert _pictures.shape("cifar-2", 10) == (8, 8, 3)
+    whole = pictures.task("cifar-2", n=40, n_test=20, side=32)
+    small = pictures.task("cifar-2", n=40, n_test=500, side=10)
+    assert pictures.shape("cifar-2", 10) == (8, 8, 3)
     assert small.x_test.shape == (20, 192)
     x = np.asarray(whole.x).reshape(40, 32, 32, 3)
     expected = np.zeros((40, 8, 8, 3))
@@ -195,6 +253,6 @@ def test_absent_pictures_say_what_to_fetch(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
     for name in ("mnist", "fashion-mnist", "cifar-2"):
         with pytest.raises(FileNotFoundError, match="Fetch"):
-            _pictures.task(name, n=8, n_test=4, side=8)
+            pictures.task(name, n=8, n_test=4, side=8)
     with pytest.raises(ValueError, match="no set of pictures 'svhn'"):
-        _pictures.task("svhn", n=8, n_test=4, side=8)
+        pictures.task("svhn", n=8, n_test=4, side=8)
