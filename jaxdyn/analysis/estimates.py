@@ -43,9 +43,10 @@ def estimate(found: Any, note: str = "") -> Estimate:
         >>> estimate(0.5), estimate((0.5, 0.4, 0.6), "worst of 3")
         (Estimate(value=0.5, low=0.5, high=0.5, note=''), Estimate(value=0.5, low=0.4, high=0.6, note='worst of 3'))
     """
-    if isinstance(found, PowerLaw):
-        found = (found.exponent, found.low, found.high)
     own = found.note if isinstance(found, Estimate) else ""
+    if isinstance(found, PowerLaw):
+        own = f"{found.fitted.num_excluded} {found.fitted.over}s left out" if found.fitted.num_excluded else ""
+        found = (found.exponent, found.low, found.high)
     is_one = not isinstance(found, Iterable) or getattr(found, "ndim", 1) == 0
     value, low, high = (found,) * 3 if is_one else tuple(found)[:3]
     return Estimate(float(value), float(low), float(high), "; ".join(filter(None, (own, note))))

@@ -9,17 +9,21 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from experiments import planting
 
 import jaxdyn as jd
-from jaxdyn.experiments import _catapult, catapult
+from jaxdyn import experiments
+from jaxdyn.analysis.scaling import mean_interval
+from jaxdyn.experiments.catapult import problems, sweep
 
-TOY = catapult.Config((8, 16, 32), (0.1, 0.03, 0.01), 16, 12, 2, 6, 2.0, 0.1, 3)
-EXACT = catapult.Config((512, 2048, 8192), (1e-2, 3e-3, 1e-3), 5000, 128, 6, 800, 0.1, 0.02, 10)
+CATAPULT = experiments.load("catapult")
+TOY = sweep.Config((8, 16, 32), (0.1, 0.03, 0.01), 16, 12, 2, 6, 2.0, 0.1, 3)
+EXACT = sweep.Config((512, 2048, 8192), (1e-2, 3e-3, 1e-3), 5000, 128, 6, 800, 0.1, 0.02, 10)
 
 
 @pytest.fixture(scope="module")
 def toy():
-    function, _, vmap = catapult.ensemble(TOY)
+    function, _, vmap = sweep.ensemble(TOY)
     attrs = {"experiment": "catapult", "config": json.dumps(dataclasses.asdict(TOY))}
     return jd.sweep(function, loop={"case": ["clusters network 16", "general 0.1"]}, vmap=vmap, attrs=attrs).load()
 
@@ -28,7 +32,7 @@ def toy():
 def exact():
     """Every case as the map of one example says, the general one as a pure quadratic model."""
     rng, config = np.random.default_rng(0), EXACT
-    rate, known, shape = _catapult.rates(0.1, 0.02), catapult.cases(config), (6, 2)
+    rate, known, shape = problems.rates(0.1, 0.02), sweep.cases(config), (6, 2)
     fields = {name: [] for name in ("loss", "output", "kernel", "lr", "coupling", "target")}
     for case in known.values():
         c, floor, only = 1.0, 0.0, np.array([1.0, 0.0])
@@ -78,11 +82,11 @@ def exact():
 
 
 def _verdicts(dataset):
-    return {one.id: one for one in catapult.claims(dataset)}
+    return {one.id: one for one in CATAPULT.verdicts(dataset)}
 
 
 def test_the_dataset_has_the_documented_variables(toy):
-    count = len(_catapult.rates(TOY.coarse, TOY.fine))
+    count = len(problems.rates(TOY.coarse, TOY.fine))
     assert toy.loss.transpose("case", "rate", "seed", "step").shape == (2, count, 2, 7)
     assert toy.state_kernel.transpose("case", "rate", "seed", "probe_step", "direction").shape == (2, count, 2, 3, 2)
     assert np.isnan(toy.coupling.sel(case="general 0.1")).all()
@@ -97,7 +101,7 @@ def test_learning_rates_have_the_relative_rates_of_the_axis(toy):
 
 @pytest.mark.parametrize(("coarse", "fine"), [(0.1, 0.02), (0.25, 0.04), (0.05, 0.01)])
 def test_the_rates_bracket_two_and_four_closely(coarse, fine):
-    rate = _catapult.rates(coarse, fine)
+    rate = problems.rates(coarse, fine)
     assert (np.diff(rate) > 0).all()
     for edge in (2.0, 4.0):
         i = np.searchsorted(rate, edge)
@@ -108,13 +112,13 @@ def test_the_rates_bracket_two_and_four_closely(coarse, fine):
 
 def test_both_sign_classes_are_eigenvectors_of_networks_too(x64):
     """The forms are the two eigenvalues of the dense kernel, at a moved network."""
-    config = catapult.Config((8,), (0.1,), 16, 12, 2, 6, 2.0, 0.1, 3)
-    found = _catapult.problem(catapult.Case("clusters network", 16), config.num_train, jax.random.key(3))
+    config = sweep.Config((8,), (0.1,), 16, 12, 2, 6, 2.0, 0.1, 3)
+    found = problems.problem(problems.Case("clusters network", 16), config.num_train, jax.random.key(3))
     key = jax.random.key(1)
     params = jax.tree.map(lambda w: w + 0.7 * jax.random.normal(key, w.shape), found.model.init(key))
 
     training = jd.Training(found.model, found.task, optax.sgd(0.1), steps=0, key=key, params0=params)
-    record = jd.record(jd.at([0]), state=_catapult.Along(found.directions))
+    record = jd.record(jd.at([0]), state=problems.Along(found.directions))
     observed = jax.jit(lambda: jd.dynamics.observe(training, jd.dynamics.init(training), record))()
     values = {name: observed[f"state_{name}"] for name in ("kernel", "output")}
     jacobian = jax.jit(jax.jacrev(lambda p: found.model.apply(p, found.task.x)[:, 0]))(params)
@@ -152,6 +156,110 @@ def test_verdicts_follow_the_data(exact):
     assert verdicts["C1.3/boundary/uv"] == "inconclusive"  # there is none
 
 
+BOUNDS = {
+    "C1.1": "95 % interval at least 1",
+    "C1.1b": "95 % interval at most -0.6",
+    "C1.2": "95 % interval at least 0.95",
+    "C1.2/boundary": "95 % interval within [1.9, 2.1]",
+    "C1.3": "95 % interval at least 0.95",
+    "C1.3/boundary": "95 % interval within [3.8, 4.2]",
+    "C1.4/gamma": "95 % interval within [-2.2, -1.8]",
+    "C1.4/kernel": "95 % interval at most 0",
+    "C1.4/peak": "95 % interval at least 0",
+    "C1.4/size": "95 % interval within [-0.1, 0.1]",
+    "C1.5/kernel": "95 % interval within [0.8, 1.25]",
+    "C1.5/peak": "95 % interval within [0.8, 1.25]",
+    "C1.5/λ_1": "95 % interval within [1.9, 2.1]",
+    "C1.5/λ_2": "95 % interval within [1.9, 2.1]",
+    "C1.8": "95 % interval at least 0.95",
+    "C6.4": "95 % interval within [0.9, 1.1]",
+    "map": "95 % interval at most 1e-12",
+}
+
+
+def test_criteria_are_those_written_down():
+    assert planting.bounds(CATAPULT) == BOUNDS
+
+
+def _planted(exact, *, peaks, sizes, drift, gamma, edge, ratio):
+    """Short runs of every case: lazy below `edge[0]`, catapults up to `edge[1]`, with laws of peak, drift and final λ of each seed."""
+    rate, cases = exact.rate.values, sweep.cases(EXACT)
+    laws = {
+        "peak": planting.members(peaks, 6, 0.01), "size": planting.members(sizes, 6, 0.01), "drift": planting.members(drift, 6, 0.01),
+        "gamma": planting.members(gamma, 6, 0.01), "ratio": np.exp(planting.members(np.log(ratio), 6, 0.01)),
+    }  # fmt: skip
+    shape = (len(cases), len(rate), 6)
+    peak, kept, unit = np.ones(shape), np.ones(shape), np.ones(shape)
+    for i, case in enumerate(cases.values()):
+        size = case.size / 512 if case.family != "general" else case.size / 1e-2
+        top = 50 * size ** (laws["gamma"] if case.family == "general" else laws["peak"]) * (rate[:, None] / 3.0) ** 2
+        left = 0.5 * size ** laws["size"] * (rate[:, None] / 2.8) ** -1.5
+        is_wild = rate[:, None] > edge[0]
+        factor = laws["ratio"] if case.family.endswith("network") else 1.0
+        peak[i] = np.where(is_wild, np.maximum(top, 2.0) * factor, 1.0)
+        kept[i] = np.where(is_wild, np.minimum(left, 0.9) * factor, 1 - 0.02 * size ** laws["drift"])
+    is_over = np.broadcast_to(rate[:, None] > edge[1], shape)
+    loss = np.stack([unit, np.where(is_over, np.inf, peak), np.where(is_over, np.inf, 0.1 * unit)], axis=-1)
+    kernel = np.stack([unit, kept, kept], axis=-1)[..., None] * np.array([1.0, 0.5])
+    c = np.array([2 / 128 if "clusters" in label else 1.0 for label in cases])[:, None, None]
+    member = ("case", "rate", "seed")
+    data = {
+        "loss": ((*member, "step"), loss.astype(np.float32)),
+        "state_kernel": ((*member, "probe_step", "direction"), kernel),
+        "learning_rate": ((*member, "start"), (rate[:, None] / c * unit)[..., None]),
+        "diverged_at": (member, np.where(is_over, 1, -1)),
+    }
+    coords = {"case": list(cases), "rate": rate, "seed": np.arange(6), "step": [0, 1, 2], "probe_step": [0, 1, 2]}
+    return xr.Dataset(data, coords, exact.attrs), laws
+
+
+@pytest.mark.parametrize(
+    ("settings", "outcome"),
+    [
+        ({"peaks": 1.0, "sizes": 0.0, "drift": -1.0, "gamma": -2.0, "edge": (2.0, 4.0), "ratio": 1.05}, "supported"),
+        ({"peaks": 0.4, "sizes": 0.5, "drift": -0.3, "gamma": -1.0, "edge": (3.0, 6.0), "ratio": 1.6}, "not supported"),
+    ],
+)
+def test_planted_laws_and_boundaries_are_found(exact, settings, outcome):
+    fake, laws = _planted(exact, **settings)
+    found = _verdicts(fake)
+    rows = {f"C6.4/{family}": laws["peak"] for family in ("single network", "single quadratic", "uv")}
+    rows |= {f"C1.1b/{family}": laws["drift"] for family in ("single network", "single quadratic", "uv")}
+    rows |= {
+        "C1.4/gamma": laws["gamma"],
+        "C1.4/size/single quadratic/3.5": laws["size"],
+        "C1.4/size/general/2.8": laws["size"],
+    }
+    for id, numbers in rows.items():
+        one = found[id]
+        if "gamma" in settings and outcome == "not supported" and id.startswith("C1.4/size"):
+            continue  # 2.8 is lazy there
+        np.testing.assert_allclose((one.estimate, one.low, one.high), mean_interval(numbers), atol=3e-3, err_msg=id)
+        assert str(one.verdict) == outcome, str(one)
+    rate = fake.rate.values
+    for id, edge in {"C1.2/boundary/uv": settings["edge"][0], "C1.3/boundary/general": settings["edge"][1]}.items():
+        one = found[id]
+        assert (one.low, one.high) == (rate[rate <= edge].max(), rate[rate > edge].min())
+        assert str(one.verdict) == outcome, str(one)
+    for family in ("uv", "single quadratic", "general"):
+        in_window = rate[(rate > 2.199) & (rate < 3.801)]
+        ends = np.interp(0, [0, 1], [0, 1])  # every member alike: shares are those of the grid
+        share = np.mean((in_window > settings["edge"][0]) & (in_window <= settings["edge"][1])) + ends
+        assert found[f"C1.2/{family}"].estimate <= share + 1e-9
+        assert found[f"C1.3/{family}"].estimate == (
+            1.0 if outcome == "supported" else np.mean(rate[(rate >= 4.2) & (rate <= 6.0)] > 6.0)
+        )
+    assert (str(found["C1.1/uv"].verdict), str(found["C1.8"].verdict)) == ("supported", outcome)
+    if outcome == "supported":
+        for claim in ("peak", "kernel"):
+            one = found[f"C1.5/{claim}/single/3"]
+            np.testing.assert_allclose(
+                (one.estimate, one.low, one.high), np.exp(mean_interval(np.log(laws["ratio"]))), rtol=1e-5
+            )
+        np.testing.assert_allclose(found["C1.4/peak/single quadratic"].estimate, 2.0, atol=1e-3)
+        np.testing.assert_allclose(found["C1.4/kernel/single quadratic"].estimate, -1.5, atol=0.3)
+
+
 def test_single_precision_has_no_claim_about_the_maps(exact):
     assert not [
         name
@@ -161,13 +269,13 @@ def test_single_precision_has_no_claim_about_the_maps(exact):
 
 
 def test_the_figure_draws(exact):
-    page = catapult.figure(exact)
+    page = CATAPULT.figure(exact)
     assert len(page.axes) == 7
     assert all(axes.has_data() for axes in page.axes)
 
 
 def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
-    function, _, vmap = catapult.ensemble(catapult.PRESETS["paper"])
+    function, _, vmap = sweep.ensemble(sweep.PRESETS["paper"])
     plan = jd.ensemble.plan(function, loop={"case": ["clusters quadratic 5000"]}, vmap=vmap)
     for traced in plan.programme(plan.cells[0]).traced:
         text = traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
@@ -177,14 +285,14 @@ def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
 @pytest.mark.slow
 def test_simulated_models_follow_their_maps(x64):
     """The experiment itself in double precision: C1.5, map, at small width."""
-    config = catapult.Config((64, 128, 256), (1e-2, 1e-3, 1e-4), 128, 32, 2, 150, 0.5, 0.04, 5)
-    verdicts = _verdicts(catapult.run(config))
+    config = sweep.Config((64, 128, 256), (1e-2, 1e-3, 1e-4), 128, 32, 2, 150, 0.5, 0.04, 5)
+    verdicts = _verdicts(CATAPULT.run(config))
     assert all(str(one.verdict) == "supported" for name, one in verdicts.items() if name.startswith("map"))
     assert jnp.zeros(()).dtype == jnp.float64
 
 
 @pytest.mark.slow
 def test_the_paper_preset_is_planned():
-    function, loop, vmap = catapult.ensemble(catapult.PRESETS["paper"])
+    function, loop, vmap = sweep.ensemble(sweep.PRESETS["paper"])
     plan = jd.ensemble.plan(function, loop=loop, vmap=vmap)
-    assert sum(cell.num_members for cell in plan.cells) == 24 * 16 * len(_catapult.rates(0.05, 0.01))
+    assert sum(cell.num_members for cell in plan.cells) == 24 * 16 * len(problems.rates(0.05, 0.01))

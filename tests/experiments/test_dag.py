@@ -8,10 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from experiments import planting
 
-from jaxdyn.experiments import dag
+from jaxdyn import experiments
+from jaxdyn.analysis.scaling import mean_interval
+from jaxdyn.experiments.dag import sweep
 
-TOY = dag.Config((8, 16, 32), 4, dag.ARCHITECTURES, 1.0, 3, 8, 4)
+DAG = experiments.load("dag")
+TOY = sweep.Config((8, 16, 32), 4, sweep.ARCHITECTURES, 1.0, 3, 8, 4)
 
 
 def _made_up(exponents, config=TOY):
@@ -50,7 +54,7 @@ def _made_up(exponents, config=TOY):
 def _verdicts(**exponents):
     return {
         verdict.id: str(verdict.verdict)
-        for verdict in dag.claims(_made_up({"nonlinear": 0.0, "gradient": 0.0} | exponents))
+        for verdict in DAG.verdicts(_made_up({"nonlinear": 0.0, "gradient": 0.0} | exponents))
     }
 
 
@@ -73,24 +77,80 @@ def test_verdicts_follow_the_data():
     assert flat["B1/mean"] == "supported"
 
 
+FALLS, FLAT = "95 % interval within [-0.6, -0.4]", "95 % interval within [-0.1, 0.1]"
+BOUNDS = {
+    "B1/min": FALLS,
+    "B1/mean": FLAT,
+    "B2": "95 % interval at least 1",
+    "B3": "95 % interval at most -0.4",
+    "C3.1": FALLS,
+    "C3.2": FLAT,
+    "C3.3": FALLS,
+    "C3.4": FLAT,
+    "C3.5": FALLS,
+    "C3.6": FLAT,
+}
+
+
+def test_criteria_are_those_written_down():
+    assert planting.bounds(DAG) == BOUNDS
+
+
+@pytest.mark.parametrize(
+    ("shift", "outcome"), [(0.0, "supported"), (0.3, "not supported")], ids=["as claimed", "shallower"]
+)
+def test_planted_exponents_are_found_with_the_scatter_of_seeds(shift, outcome):
+    """Every architecture, point and function has an exponent of its own; so have the heavy-tailed graphs beside the uniform."""
+    fake, widths, rng = _made_up({"budget": -0.5}), TOY.widths, np.random.default_rng(1)
+    planted = {}
+
+    def law(id, exponent):
+        planted[id] = planting.members(exponent + shift * (1 if id != "C3.4" else 0), 4, 0.004 * (1 + rng.random()))
+        return planting.power_law(widths, planted[id])
+
+    for i, name in enumerate(TOY.architectures):
+        if name == "fixed budget":
+            continue
+        near = -0.5 + 0.01 * i
+        norm = np.stack([law(f"C3.1/{name}/{p}", near + 0.02 * j) for j, p in enumerate(sweep.POINTS)], axis=-1)
+        fake.linearity_norm[i, :, :, 0, :, 0] = norm
+        fake.linearity_norm[i, :, :, 0, 0, 1] = law(f"C3.6/{name}", 0.01 * i - 0.02)
+        if name != "convolution":
+            fake.linearity_norm[i, :, :, 0, 0, 2] = law(f"C3.5/{name}", near)
+        fake.linearity_gradient[i, :, :, 0, 0] = law(f"C3.2/{name}", 0.02 - 0.01 * i)
+        fake.linearity_gap[i, :, :, 0] = law(f"C3.3/{name}", near)
+        fake.change[i, :, :, 1] = law(f"B3/{name}", near - 0.1)
+    fixed = TOY.architectures.index("fixed budget")
+    fake.linearity_norm[fixed, :, :, 0, 0, 0] = law("B1/min", -0.5)
+    planted["C3.4"] = planted["C3.1/heavy-tailed/anchor"] - planted["C3.1/uniform/anchor"]
+    found = {one.id: one for one in DAG.verdicts(fake)}
+    mean, ratio = found.pop("B1/mean"), found.pop("B2")
+    assert (mean.estimate, str(mean.verdict)) == (found["B1/min"].estimate, "not supported")
+    logs = np.log(fake.linearity_norm[:, :, :, 0, 0, 0]).mean("width")
+    deep, three = (logs[TOY.architectures.index(name)] for name in ("deep", "fully connected"))
+    np.testing.assert_allclose((ratio.estimate, ratio.low, ratio.high), np.exp(mean_interval((deep - three).values)))
+    outcomes = {id: "supported" if id == "C3.4" else outcome for id in planted}
+    planting.assert_planted(found.values(), planted, outcomes, rtol=1e-6)
+
+
 def test_architectures_that_were_not_run_have_no_claims():
     config = dataclasses.replace(TOY, architectures=("uniform",))
-    names = [verdict.id for verdict in dag.claims(_made_up({}, config))]
+    names = [verdict.id for verdict in DAG.verdicts(_made_up({}, config))]
     assert names
     assert all("uniform" in name for name in names)
 
 
 def test_graphs_have_the_in_degrees_of_the_table():
-    config = dag.PRESETS["laptop"]
+    config = sweep.PRESETS["laptop"]
     for seed in range(2):
-        uniform = dag.random_graph(config, "uniform", 24, seed)
+        uniform = sweep.random_graph(config, "uniform", 24, seed)
         inner = uniform.in_degrees[(uniform.layers > 1) & (uniform.layers < uniform.depth)]
         assert inner.min() >= 24
         assert inner.max() <= 3 * 24 + 2  # a vertex may get one parent more for a childless one
-        heavy = dag.random_graph(config, "heavy-tailed", 48, seed)
+        heavy = sweep.random_graph(config, "heavy-tailed", 48, seed)
         assert heavy.min_in_degree == 48
         assert heavy.in_degrees[heavy.layers == 3].max() > 100
-        budget = [dag.random_graph(config, "fixed budget", width, seed) for width in config.widths]
+        budget = [sweep.random_graph(config, "fixed budget", width, seed) for width in config.widths]
         inner = [g.in_degrees[(g.layers > 1) & (g.layers < g.depth)] for g in budget]
         assert [degrees.min() for degrees in inner] == [width // 4 for width in config.widths]
         np.testing.assert_allclose([degrees.mean() for degrees in inner], max(config.widths) / 4, rtol=0.12)
@@ -99,7 +159,7 @@ def test_graphs_have_the_in_degrees_of_the_table():
 @pytest.mark.parametrize("architecture", [pytest.param("fully connected", marks=pytest.mark.slow), "heavy-tailed"])
 def test_norms_are_those_of_dense_hessians(architecture, x64):
     """Outputs, the function behind a softplus, and the pre-activation, which is a network of its own."""
-    function, _, _ = dag.ensemble(dataclasses.replace(TOY, widths=(3, 4, 5), seeds=2))
+    function, _, _ = sweep.ensemble(dataclasses.replace(TOY, widths=(3, 4, 5), seeds=2))
     training = function(architecture, 3, jnp.asarray(1))
     probe = training.record[0].probes["linearity"]
     params = training.params0
@@ -124,7 +184,7 @@ def test_norms_are_those_of_dense_hessians(architecture, x64):
 
 
 def test_figure_shows_every_panel():
-    page = dag.figure(_made_up({"nonlinear": 0.0, "gradient": 0.0, "budget": -0.3}))
+    page = DAG.figure(_made_up({"nonlinear": 0.0, "gradient": 0.0, "budget": -0.3}))
     assert sum(axes.get_visible() for axes in page.axes) >= 6
     assert "d = 16" in page.get_suptitle()
 
@@ -132,8 +192,8 @@ def test_figure_shows_every_panel():
 @pytest.mark.slow
 def test_the_experiment_runs_on_every_architecture():
     config = dataclasses.replace(TOY, widths=(4, 8, 16), seeds=3)
-    dataset = dag.run(config)
+    dataset = DAG.run(config)
     assert dataset.linearity_norm.dims == ("architecture", "width", "seed", "step", "point", "function")
     assert np.isfinite(dataset.linearity_gap).all()
     assert np.isfinite(dataset.change).all()
-    assert len(dag.claims(dataset)) == 43
+    assert len(DAG.verdicts(dataset)) == 43
