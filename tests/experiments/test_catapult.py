@@ -193,7 +193,7 @@ def _planted(exact, *, peaks, sizes, drift, gamma, edge, ratio):
     for i, case in enumerate(cases.values()):
         size = case.size / 512 if case.family != "general" else case.size / 1e-2
         top = 50 * size ** (laws["gamma"] if case.family == "general" else laws["peak"]) * (rate[:, None] / 3.0) ** 2
-        left = 0.5 * size ** laws["size"] * (rate[:, None] / 2.8) ** -1.5
+        left = 0.05 * size ** laws["size"] * (rate[:, None] / 2.8) ** -1.5
         is_wild = rate[:, None] > edge[0]
         factor = laws["ratio"] if case.family.endswith("network") else 1.0
         peak[i] = np.where(is_wild, np.maximum(top, 2.0) * factor, 1.0)
@@ -217,7 +217,7 @@ def _planted(exact, *, peaks, sizes, drift, gamma, edge, ratio):
     ("settings", "outcome"),
     [
         ({"peaks": 1.0, "sizes": 0.0, "drift": -1.0, "gamma": -2.0, "edge": (2.0, 4.0), "ratio": 1.05}, "supported"),
-        ({"peaks": 0.4, "sizes": 0.5, "drift": -0.3, "gamma": -1.0, "edge": (3.0, 6.0), "ratio": 1.6}, "not supported"),
+        ({"peaks": 0.4, "sizes": 0.5, "drift": -0.3, "gamma": -1.0, "edge": (2.6, 6.0), "ratio": 1.6}, "not supported"),
     ],
 )
 def test_planted_laws_and_boundaries_are_found(exact, settings, outcome):
@@ -232,8 +232,6 @@ def test_planted_laws_and_boundaries_are_found(exact, settings, outcome):
     }
     for id, numbers in rows.items():
         one = found[id]
-        if "gamma" in settings and outcome == "not supported" and id.startswith("C1.4/size"):
-            continue  # 2.8 is lazy there
         np.testing.assert_allclose((one.estimate, one.low, one.high), mean_interval(numbers), atol=3e-3, err_msg=id)
         assert str(one.verdict) == outcome, str(one)
     rate = fake.rate.values
@@ -243,8 +241,7 @@ def test_planted_laws_and_boundaries_are_found(exact, settings, outcome):
         assert str(one.verdict) == outcome, str(one)
     for family in ("uv", "single quadratic", "general"):
         in_window = rate[(rate > 2.199) & (rate < 3.801)]
-        ends = np.interp(0, [0, 1], [0, 1])  # every member alike: shares are those of the grid
-        share = np.mean((in_window > settings["edge"][0]) & (in_window <= settings["edge"][1])) + ends
+        share = np.mean((in_window > settings["edge"][0]) & (in_window <= settings["edge"][1]))  # all members alike
         assert found[f"C1.2/{family}"].estimate <= share + 1e-9
         assert found[f"C1.3/{family}"].estimate == (
             1.0 if outcome == "supported" else np.mean(rate[(rate >= 4.2) & (rate <= 6.0)] > 6.0)

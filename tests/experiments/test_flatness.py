@@ -137,9 +137,7 @@ def test_planted_numbers_are_found_with_the_scatter_of_seeds(outcome):
     times = dict(zip(config.rates, sweep.horizon(config).tolist(), strict=True))
     fake["curvature"] = fake.curvature.transpose("rate", "seed", "probe_step") * np.exp(seeds)[None, :, None]
     first = fake.curvature.isel(probe_step=0)
-    fake["learning_rate"] = (
-        fake.rate / (first / np.exp(seeds)[None, :] * 0 + first) / fake.rate * fake.rate
-    ).expand_dims(start=[0])
+    fake["learning_rate"] = (fake.rate / xr.DataArray(np.exp(seeds), dims="seed")).expand_dims(start=[0])
     scale = 1.1 if good else 1.6
     drift = {0.5: (scale, 1.02), 1.0: (1.05, scale)}
     planted = {when: np.exp(planting.members(np.log(scale), 5, 0.01)) for when in ("steps", "time")}
@@ -148,12 +146,9 @@ def test_planted_numbers_are_found_with_the_scatter_of_seeds(outcome):
             kept = planted[when] if value == scale else value
             fake.curvature.loc[{"rate": rate, "probe_step": probe}] = first.sel(rate=rate) * kept
     gains = planting.members(0.04 if good else -0.04, 5, 0.002)
-    fake["accuracy"] = fake.accuracy.transpose("rate", "seed", "probe_step") * 0 + 0.5 + 0.1 * seeds[None, :, None]
-    fake["accuracy"] = (
-        fake.accuracy
-        + xr.where(fake.rate == 3.0, 1.0, xr.where(fake.rate > 2, -1.0, xr.where(fake.rate == 1.0, 0.0, -0.2)))
-        * gains[None, :, None]
-    )
+    side = xr.where(fake.rate == 3.0, 1.0, xr.where(fake.rate > 2, -1.0, xr.where(fake.rate == 1.0, 0.0, -0.2)))
+    level, gain = xr.DataArray(0.5 + 0.1 * seeds, dims="seed"), xr.DataArray(gains, dims="seed")
+    fake["accuracy"] = level + side * gain + 0 * fake.probe_step
     fake["test_loss"] = np.exp(-fake.accuracy)
     found = {one.id: one for one in FLATNESS.verdicts(fake)}
     for when in ("steps", "time"):

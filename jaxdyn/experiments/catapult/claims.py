@@ -26,7 +26,7 @@ CLAIMS = (
     Claim("C1.3/boundary", "Training ends at η_rel = 4.", ZHU, FOUR),
     Claim(
         "C1.4/gamma",
-        "The peak of the general quadratic model at η_rel = 3 is ∝ γ^-2: exponent.",
+        "The peak of the general model at η_rel = 3 is ∝ γ^-2: exponent.",
         f"{ZHU}, figure 8",
         Within(-2.2, -1.8),
     ),
@@ -40,13 +40,13 @@ CLAIMS = (
     ),
     Claim(
         "C1.5/kernel",
-        "Network and quadratic model have almost the same final λ_1: ratio.",
+        "Network and quadratic model have nearly the same final λ_1: ratio.",
         f"{ZHU}, figures 3 and 5",
         Within(0.8, 1.25),
     ),
     Claim(
         "C1.5/peak",
-        "Network and quadratic model have almost the same peak loss: ratio.",
+        "Network and quadratic model have nearly the same peak loss: ratio.",
         f"{ZHU}, figures 3 and 5",
         Within(0.8, 1.25),
     ),
