@@ -33,20 +33,22 @@ def print_statuses(title: str, statuses: Sequence[Status]) -> None:
         title: above the table.
         statuses: as `catalogue.status` gives them.
     """
-    table = _table(title, "claim", "statement (source)", "criterion", "case: estimate [95 % interval], verdict")
+    runs = sorted({f"{one.record.preset} {one.record.date[:10]}".strip() for one in statuses if one.record} - {""})
+    table = _table(
+        " · ".join([title, *runs]), "claim", "statement (source); criterion", "case, estimate [95 % interval], verdict"
+    )
     for group in catalogue.grouped(statuses):
         first = group[0].stated
         note = "" if group[0].claim else " (no longer stated)"
         cases = Table.grid(padding=(0, 2))
         for one in group:
             cells = (
-                [one.verdict.id, one.verdict.interval, one.verdict.outcome] if one.verdict else ["", "", one.outcome]
+                [one.verdict.id, one.verdict.interval, one.verdict.outcome]
+                if one.verdict
+                else [one.id, "", one.outcome]
             )
-            run = f"{one.record.preset} {one.record.date[:10]}".strip() if one.record else ""
-            cases.add_row(*map(Text, [*cells, run]), style=_STYLE[one.outcome])
-        table.add_row(
-            Text(first.id), Text(f"{first.statement} ({first.source}){note}"), Text(group[0].criterion), cases
-        )
+            cases.add_row(*map(Text, cells), style=_STYLE[one.outcome])
+        table.add_row(Text(first.id), Text(f"{first.statement} ({first.source}); {group[0].criterion}{note}"), cases)
     _print(table)
 
 
