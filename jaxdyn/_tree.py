@@ -1,9 +1,22 @@
 """Vector algebra on pytrees: parameters are vectors of R^p, whatever tree they come in. Nothing about networks."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxdyn._typing import Params, Scalar
+
+
+def single(tree: Any) -> Any:
+    """Floating leaves of less than single precision in single precision, all others as they are."""
+
+    def raised(leaf: Any) -> Any:
+        kind = jnp.result_type(leaf)
+        is_half = jnp.issubdtype(kind, jnp.floating) and jnp.finfo(kind).bits < 32
+        return jnp.asarray(leaf, jnp.float32) if is_half else leaf
+
+    return jax.tree.map(raised, tree)
 
 
 def dot(a: Params, b: Params) -> Scalar:

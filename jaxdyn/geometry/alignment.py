@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdyn import _tree
+
 
 def cosine(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
     """The uncentred cosine ⟨A, B⟩_F / (‖A‖_F ‖B‖_F) of two arrays of one shape; NaN if one is zero.
@@ -108,6 +110,7 @@ def matrix_power(matrix: Float[Array, "d d"], exponent: float) -> Float[Array, "
     if not exponent > 0:
         raise ValueError(f"`exponent` must be positive, but is {exponent}; a singular matrix has no other power.")
     with jax.default_matmul_precision("highest"):
+        matrix = _tree.single(matrix)
         values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
         return (vectors * jnp.maximum(values, 0.0)[None, :] ** exponent) @ vectors.T
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxdyn import _tree
 from jaxdyn._typing import Apply, Key, Loss, Params
 from jaxdyn.geometry import operators, spectrum
+from jaxdyn.geometry.lanczos import over, unit
 from jaxdyn.geometry.operators import Only
 from jaxdyn.geometry.spectrum import Guess, Spectrum
 
@@ -193,7 +194,8 @@ def function_hessian_supremum(
             f"`radius` must not be negative and `steps` and `num_directions` at least 1, but are {radius}, {steps} and "
             f"{num_directions}."
         )
-    centre, unravel = ravel_pytree(params)
+    params, x = _tree.single((params, x))
+    centre, unravel, _ = operators.selected(params, None)
     n, k = jax.eval_shape(apply, params, x).shape
     radius = jnp.asarray(radius, centre.dtype)
 
@@ -217,6 +219,7 @@ def function_hessian_supremum(
         def climb(carry: Any, t: Any) -> Any:
             w, found, best = carry
             gradient = jax.grad(bend)(w, found.vectors[:, 0])
+            gradient = over(gradient, unit(gradient))
             length = jnp.linalg.norm(gradient)
             pace = radius * (4 / steps) * (1 - t.astype(centre.dtype) / steps)
             w = w + pace * gradient / jnp.where(length > 0, length, 1.0)

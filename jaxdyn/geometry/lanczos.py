@@ -13,6 +13,9 @@ with what earlier passes left in the blocks that W overlaps with; this is estima
 and a second pass is spent where it would matter ("twice is enough"). A direction that is nothing but rounding (an
 invariant subspace is exhausted) becomes a zero row, masked out of H.
 
+The matrix is searched in units of a power of two, that of the largest entry seen in a product: squares of 1e-20 or 1e20 would leave
+single precision, and powers of two round nothing.
+
 Not a public solver: `spectrum` checks arguments, multiplies the result once more and reports.
 
 References:
@@ -41,6 +44,7 @@ class Setting:
         block: vectors multiplied together.
         num_blocks: blocks in the basis, at least 4, half of them enough for what is wanted; one more is kept in memory.
         tolerance: relative, see `spectrum.top`.
+        rounding: the error of a product, relative to the spectral norm.
         max_matvecs: upper bound on the products.
         warm: whether the start is a guess. Two blocks are then the least, so that a guess is never judged by itself alone.
     """
@@ -50,6 +54,7 @@ class Setting:
     block: int
     num_blocks: int
     tolerance: float
+    rounding: float
     max_matvecs: int
     warm: bool
 
@@ -60,13 +65,15 @@ class Ritz(NamedTuple):
     Attributes:
         vectors: rows, the first `num` and the guards, [wanted, dim].
         is_safe: whether no guard may hide an eigenvalue above this one, [num].
-        scale: the largest |λ| seen, a lower bound of the spectral norm.
+        scale: the largest |λ| seen, a lower bound of the spectral norm, in units.
+        unit: a power of two, or 0 where every product was 0.
         num_matvecs: products spent.
     """
 
     vectors: Float[Array, "wanted dim"]
     is_safe: Bool[Array, " num"]
     scale: Float[Array, ""]
+    unit: Float[Array, ""]
     num_matvecs: Int[Array, ""]
 
 
@@ -88,6 +95,7 @@ class _Basis(NamedTuple):
     spent: Any
     is_safe: Any  # [num]
     scale: Any
+    unit: Any
     limit: Any
     done: Any
 
@@ -110,7 +118,7 @@ def lanczos(
         Orthonormal Ritz vectors, converged or not.
 
     Example:
-        >>> setting = Setting(num=1, wanted=1, block=1, num_blocks=4, tolerance=1e-3, max_matvecs=50, warm=False)
+        >>> setting = Setting(num=1, wanted=1, block=1, num_blocks=4, tolerance=1e-3, rounding=1e-6, max_matvecs=50, warm=False)
         >>> found = lanczos(lambda rows: rows * jnp.arange(9.0)[None], lambda value: value, jnp.ones((1, 9)), setting)
         >>> round(float(jnp.sum(found.vectors[0] ** 2 * jnp.arange(9.0))), 3)
         8.0
@@ -127,6 +135,7 @@ def lanczos(
         spent=jnp.int32(0),
         is_safe=jnp.zeros(setting.num, bool),
         scale=jnp.zeros((), start.dtype),
+        unit=jnp.zeros((), start.dtype),
         limit=_limit(setting.tolerance, start.dtype),
         done=jnp.bool_(False),
     )
@@ -143,12 +152,23 @@ def lanczos(
 
     basis = lax.while_loop(lambda b: ~b.done, cycle, basis)
     best = _ritz(basis, rank, block)[1][:, : setting.wanted]
-    return Ritz(jnp.pad(best, ((0, block), (0, 0))).T @ basis.rows, basis.is_safe, basis.scale, basis.spent)
+    return Ritz(jnp.pad(best, ((0, block), (0, 0))).T @ basis.rows, basis.is_safe, basis.scale, basis.unit, basis.spent)
 
 
-def rounding(dtype: Any) -> float:
-    """Residuals below this share of the spectral norm are rounding: no product is more exact."""
-    return 32.0 * float(jnp.finfo(dtype).eps)
+def unit(values: Any) -> Any:
+    """The power of two at the largest |entry| or just below it, 0 for zeros: what divides by it loses no digit.
+
+    Example:
+        >>> float(unit(jnp.array([3.0, -5.0])))
+        4.0
+    """
+    largest = jnp.max(jnp.abs(values))
+    return largest / jnp.where(largest == 0, 1.0, 2 * jnp.frexp(largest)[0])
+
+
+def over(values: Any, unit: Any) -> Any:
+    """Values in these units; as they are where the unit is 0."""
+    return values / jnp.where(unit == 0, 1.0, unit)
 
 
 def _grow(products: Callable[[Any], Any], basis: _Basis, block: int) -> _Basis:
@@ -156,6 +176,9 @@ def _grow(products: Callable[[Any], Any], basis: _Basis, block: int) -> _Basis:
     rows, last, dim = basis.rows, basis.last, basis.rows.shape[1]
     here, after = (last * block, _ZERO), ((last + 1) * block, _ZERO)
     images = products(lax.dynamic_slice(rows, here, (block, dim)))
+    grown = jnp.maximum(basis.unit, unit(images))
+    shrunk = over(basis.unit, grown)
+    images, earlier = over(images, grown), basis.coefficients * shrunk
     overlaps = _overlaps(rows, images)
     fresh, below, lengths = _directions(images - overlaps.T @ rows)
 
@@ -179,10 +202,12 @@ def _grow(products: Callable[[Any], Any], basis: _Basis, block: int) -> _Basis:
     columns = lax.dynamic_update_slice(overlaps + more, below, after)
     return basis._replace(
         rows=lax.dynamic_update_slice(rows, fresh, after),
-        coefficients=lax.dynamic_update_slice(basis.coefficients, columns, (_ZERO, last * block)),
+        coefficients=lax.dynamic_update_slice(earlier, columns, (_ZERO, last * block)),
         valid=lax.dynamic_update_slice(basis.valid, is_new, ((last + 1) * block,)),
         drift=basis.drift.at[last + 1].set(drift),
         last=last + 1,
+        scale=basis.scale * shrunk,
+        unit=grown,
         spent=basis.spent + block,
     )
 
@@ -254,7 +279,10 @@ def _judge(basis: _Basis, rank: Callable[[Any], Any], setting: Setting) -> _Basi
     is_there = jnp.any(vectors[:, :wanted] != 0, axis=0)
     residuals = jnp.where(is_there, jnp.linalg.norm(tail[:, :wanted], axis=0), jnp.inf)
     scale = jnp.maximum(basis.scale, jnp.max(jnp.abs(values)))
-    slack = setting.tolerance * jnp.abs(values[:wanted]) + rounding(values.dtype) * scale
+    # A fresh product has to meet the tolerance as well, though it rounds anew and overlaps falsify what is known here; far below
+    # rounding nothing more is to be had.
+    floor = setting.rounding * scale
+    slack = jnp.maximum(63 / 64 * setting.tolerance * jnp.abs(values[:wanted]) - floor, floor / 16)
     standing = rank(values[:wanted])
     threat = jnp.max(standing[num:] + residuals[num:], initial=-jnp.inf)
     is_safe = is_there[:num] & (threat <= standing[:num] + slack[:num])

@@ -9,6 +9,9 @@ With f(w) the outputs [n, k] at all inputs, J = ∂f/∂w and L(w) = loss(f(w), 
 | `loss_hessian` | ∂²L/∂w² = Gauss-Newton + Σ_ia ∂L/∂f_ia H_{f_a}(w; x_i) | R^p |
 | `function_hessian` | H_{f_a}(w; x_i), one output of one example | R^p |
 
+Parameters and examples of less than single precision (bfloat16) are taken to single precision first: the matrices are those of the
+same function at the same point, in arithmetic that can resolve their spectra.
+
 An `Operator` maps flat vectors to flat vectors and knows its `dim` and `dtype`, which is what `geometry.spectrum`
 wants; `ravel` and `unravel` translate to and from the shape the vector has in the network. `only=` restricts R^p to some
 leaves of the parameters; the others stay where they are (a principal submatrix).
@@ -31,6 +34,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from jaxdyn import _tree
 from jaxdyn._typing import Apply, Loss, Params
 
 Only = str | Callable[[str], bool]
@@ -80,7 +84,8 @@ def tangent_kernel(apply: Apply, params: Params, x: Float[Array, "n ..."], *, on
         >>> kernel(jnp.array([1.0, 2.0, 3.0])).tolist()
         [1.0, 2.0, 0.0]
     """
-    flat, rebuild, _ = _selected(params, only)
+    params, x = _tree.single((params, x))
+    flat, rebuild, _ = selected(params, only)
     with jax.default_matmul_precision("highest"):
         outputs, push = jax.linearize(lambda w: apply(rebuild(w), x), flat)
     pull = jax.linear_transpose(push, flat)
@@ -121,7 +126,8 @@ def gauss_newton(
         >>> matrix(jnp.array([2.0])).tolist()
         [6.0]
     """
-    flat, rebuild, unravel = _selected(params, only)
+    params, x, y = _tree.single((params, x, y))
+    flat, rebuild, unravel = selected(params, only)
     with jax.default_matmul_precision("highest"):
         outputs, push = jax.linearize(lambda w: apply(rebuild(w), x), flat)
         _, bend = jax.linearize(jax.grad(lambda f: loss(f, y)), outputs)
@@ -164,7 +170,8 @@ def loss_hessian(
         >>> hessian(jnp.array([1.0])).tolist()
         [2.0]
     """
-    flat, rebuild, unravel = _selected(params, only)
+    params, x, y = _tree.single((params, x, y))
+    flat, rebuild, unravel = selected(params, only)
     return _hessian(lambda w: loss(apply(rebuild(w), x), y), flat, unravel)
 
 
@@ -195,7 +202,8 @@ def function_hessian(
         >>> hessian(jnp.array([1.0, 0.0])).tolist()  # the cross block of u v
         [0.0, 1.0]
     """
-    flat, rebuild, unravel = _selected(params, only)
+    params, x = _tree.single((params, x))
+    flat, rebuild, unravel = selected(params, only)
     return _hessian(lambda w: apply(rebuild(w), x[None])[0, output], flat, unravel)
 
 
@@ -222,7 +230,7 @@ def _ravel(tree: Any) -> Any:
     return ravel_pytree(tree)[0]
 
 
-def _selected(params: Params, only: Only | None) -> tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]:
+def selected(params: Params, only: Only | None) -> tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]:
     """The selected leaves as one vector, how to put one back into the parameters, and as a dict of leaves by path."""
     leaves, structure = jax.tree.flatten(params)
     names = paths(params)

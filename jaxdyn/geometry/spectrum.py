@@ -10,8 +10,11 @@ no ghost (a copy that rounding makes) can arise from an orthonormal basis. The s
 meets the tolerance *and* the guard's own interval [θ − ρ, θ + ρ] stays below the last value asked for. Then each
 vector is multiplied once more, and what is reported (Rayleigh quotients, residuals, flags) comes from that product alone.
 
-What a flag means: a true eigenvalue lies within the residual of the value (a theorem), so within `tolerance` of it,
-relative; usually the error is of the order of the residual squared over the gap. That none *above* it was missed holds
+What a flag means: the residual is at most `tolerance` times the absolute value itself, at the small end of a wide spectrum too, so a
+true eigenvalue lies that close (a theorem); usually the error is of the order of the residual squared over the gap. Products in
+floating point do not tell values below r = 8 ε ‖A‖ from zero (a millionth of the spectral norm in single precision). A value below r
+is flagged when its residual is below r, and says that the eigenvalue is zero to rounding; one above r whose residual rounding keeps
+above the tolerance has its flag down, though it may be right: allow more, or use double precision. That none *above* it was missed holds
 with probability one for a cold start, and for a warm start as long as the guess is not orthogonal to what it missed:
 the guard travels with a `Spectrum` given as `guess`, so that the next eigenvalue may overtake unharmed.
 
@@ -33,7 +36,7 @@ from jaxtyping import Array, Bool, Float, Int
 from matfree import decomp
 
 from jaxdyn._typing import Key
-from jaxdyn.geometry.lanczos import Setting, lanczos, rounding
+from jaxdyn.geometry.lanczos import Setting, lanczos, over, unit
 
 
 class Spectrum(NamedTuple):
@@ -43,7 +46,7 @@ class Spectrum(NamedTuple):
         values: [num], in the order asked for (largest first for `top`).
         vectors: [dim, num], orthonormal to the tolerance.
         residuals: ‖A v − λ v‖ with ‖v‖ = 1, in the units of the values, [num].
-        converged: residual ≤ tolerance · |λ| (or at rounding level), and none found above it in doubt, [num].
+        converged: residual ≤ tolerance · |λ| (or both are rounding, at most 8 ε ‖A‖), and none found above it in doubt, [num].
         num_matvecs: products with the matrix that were spent, a scalar.
         guards: [dim, guard], the next vectors; not converged, only there to start from.
     """
@@ -55,6 +58,8 @@ class Spectrum(NamedTuple):
     num_matvecs: Int[Array, ""]
     guards: Float[Array, "dim guard"]
 
+
+_ROUNDINGS = 8.0  # the error of a product, in units of ε ‖A‖
 
 Guess = Spectrum | Float[Array, "dim num"]
 
@@ -82,8 +87,8 @@ def top(
         key: random key; draws the start (and what of it the guess does not cover).
         guess: vectors of an earlier, similar matrix to start from: a `Spectrum` or [dim, any number]. Columns that are zero or
             not finite count as absent.
-        tolerance: a value converges when its residual is at most `tolerance · |value|`; its error is then smaller, and
-            usually much smaller.
+        tolerance: a value converges when its residual is at most `tolerance · |value|`, relative to itself and not to the spectral
+            norm; its error is then smaller, and usually much smaller.
         max_matvecs: the search gives up, flags down, before it would spend more products.
         guard: eigenvalues beyond `num` that are watched; with 0 nothing tells that a next one may have been missed.
         block: vectors multiplied together in a cold start; None means `num + guard`, which finds every copy of a multiple
@@ -91,7 +96,8 @@ def top(
             misses copies beyond its width. A guess is always a block of its own.
         basis: vectors kept in memory, [basis + block, dim]; at least four blocks, and twice what is wanted. None means
             24, or 8 blocks if more.
-        dtype: of the vectors; that of the guess, of the operator, or JAX's default when None.
+        dtype: of the vectors that are multiplied; that of the operator, of the guess, or JAX's default when None. With less than
+            single precision the search itself is in single precision, and ε in the flags is that of the products.
 
     Returns:
         A `Spectrum`. A matrix whose products are not finite has NaN values and no flag up.
@@ -105,23 +111,10 @@ def top(
         >>> [round(float(value), 4) for value in found.values], found.converged.tolist()
         ([5.0, 5.0], [True, True])
     """
-    return _solve(matvec, _algebraic, dim, num, key, guess, tolerance, max_matvecs, guard, block, basis, dtype)
+    return _solve(matvec, jnp.positive, dim, num, key, guess, tolerance, max_matvecs, guard, block, basis, dtype)
 
 
-def bottom(
-    matvec: Callable[[Any], Any],
-    *,
-    dim: int,
-    num: int,
-    key: Key,
-    guess: Guess | None = None,
-    tolerance: float = 1e-3,
-    max_matvecs: int = 600,
-    guard: int = 1,
-    block: int | None = None,
-    basis: int | None = None,
-    dtype: Any = None,
-) -> Spectrum:
+def bottom(matvec: Callable[[Any], Any], *, dim: int, num: int, key: Key, **options: Any) -> Spectrum:
     """The algebraically smallest eigenvalues, smallest (most negative) first.
 
     Arguments, returns and errors are those of `top`.
@@ -131,27 +124,10 @@ def bottom(
         >>> round(float(bottom(lambda v: diagonal * v, dim=4, num=1, key=jax.random.key(0)).values[0]), 4)
         -9.0
     """
-    dtype = _dtype(matvec, guess, dtype)
-    found = _solve(
-        lambda v: -matvec(v), _algebraic, dim, num, key, guess, tolerance, max_matvecs, guard, block, basis, dtype
-    )
-    return found._replace(values=-found.values)
+    return _solve(matvec, jnp.negative, dim, num, key, **options)
 
 
-def dominant(
-    matvec: Callable[[Any], Any],
-    *,
-    dim: int,
-    num: int,
-    key: Key,
-    guess: Guess | None = None,
-    tolerance: float = 1e-3,
-    max_matvecs: int = 600,
-    guard: int = 1,
-    block: int | None = None,
-    basis: int | None = None,
-    dtype: Any = None,
-) -> Spectrum:
+def dominant(matvec: Callable[[Any], Any], *, dim: int, num: int, key: Key, **options: Any) -> Spectrum:
     """The eigenvalues largest in absolute value, signs kept: |values[0]| is the spectral norm.
 
     Arguments, returns and errors are those of `top`. This is not the sharpness of an indefinite Hessian: use `top`.
@@ -161,7 +137,7 @@ def dominant(
         >>> round(float(dominant(lambda v: diagonal * v, dim=4, num=1, key=jax.random.key(0)).values[0]), 4)
         -9.0
     """
-    return _solve(matvec, jnp.abs, dim, num, key, guess, tolerance, max_matvecs, guard, block, basis, dtype)
+    return _solve(matvec, jnp.abs, dim, num, key, **options)
 
 
 def dense(matvec: Callable[[Any], Any], *, dim: int, dtype: Any = None) -> Float[Array, "dim dim"]:
@@ -170,7 +146,7 @@ def dense(matvec: Callable[[Any], Any], *, dim: int, dtype: Any = None) -> Float
     Args:
         matvec: the product.
         dim: number of rows.
-        dtype: of the vectors; that of the operator, or JAX's default when None.
+        dtype: as in `top`.
 
     Returns:
         (A + Aᵀ)/2, [dim, dim].
@@ -180,7 +156,8 @@ def dense(matvec: Callable[[Any], Any], *, dim: int, dtype: Any = None) -> Float
         [[2.0, 0.0], [0.0, 2.0]]
     """
     with jax.default_matmul_precision("highest"):
-        matrix = jax.vmap(matvec)(jnp.eye(dim, dtype=_dtype(matvec, None, dtype)))
+        matvec, dtype, _ = _raised(matvec, None, dtype)
+        matrix = jax.vmap(matvec)(jnp.eye(dim, dtype=dtype))
         return (matrix + matrix.T) / 2
 
 
@@ -224,7 +201,7 @@ def density(
     """The spectral density, by stochastic Lanczos quadrature with full reorthogonalisation (matfree).
 
     A probe v of random signs sees the measure Σ_i ⟨u_i, v⟩²/dim δ(λ − λ_i), whose mean over probes is the density of the
-    eigenvalues; m steps of Lanczos are its Gauss quadrature, exact for polynomials of degree 2m − 1.
+    eigenvalues; m steps of Lanczos are its Gauss quadrature, exact for polynomials of degree 2m − 1. One product more finds the scale.
 
     Args:
         matvec: the product with a symmetric matrix.
@@ -249,34 +226,40 @@ def density(
         raise ValueError(f"`num_matvecs` must lie in [1, dim={dim}], but is {num_matvecs}.")
     if num_probes < 1:
         raise ValueError(f"`num_probes` must be at least 1, but is {num_probes}.")
-    dtype = _dtype(matvec, None, dtype)
+    product, dtype, rounding = _raised(matvec, None, dtype)
     krylov = decomp.hessenberg(num_matvecs, reortho="full", custom_vjp=False)
 
     def probe(probe_key: Any) -> tuple[Any, Any]:
-        projected = krylov(matvec, jax.random.rademacher(probe_key, (dim,), dtype)).J_small  # [m, m]
+        projected = krylov(
+            lambda v: over(product(v), size), jax.random.rademacher(probe_key, (dim,), dtype)
+        ).J_small  # [m, m]
         diagonal, below = jnp.diagonal(projected), jnp.diagonal(projected, -1)
         # Past a breakdown (β at rounding level: an invariant subspace) the vectors are noise; what came before is exact.
         scale = jax.lax.cummax(jnp.abs(diagonal))[:-1]
-        alive = jnp.cumprod(jnp.isfinite(below) & (below > rounding(dtype) * scale)).astype(bool)
+        alive = jnp.cumprod(jnp.isfinite(below) & (below > 4 * rounding * scale)).astype(bool)
         diagonal = diagonal.at[1:].set(jnp.where(alive, diagonal[1:], 0.0))
         below = jnp.where(alive, below, 0.0)
         nodes, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(below, 1) + jnp.diag(below, -1))
-        return nodes, vectors[0] ** 2
+        return nodes * size, vectors[0] ** 2
 
     with jax.default_matmul_precision("highest"):
+        size = unit(product(jax.random.normal(key, (dim,), dtype)))
         return Density(*jax.lax.map(probe, jax.random.split(key, num_probes)))
 
 
-def _algebraic(values: Any) -> Any:
-    return values
-
-
 def _dtype(matvec: Any, guess: Any, dtype: Any) -> Any:
-    if dtype is not None:
-        return jnp.dtype(dtype)
-    if guess is not None:
+    dtype = dtype or getattr(matvec, "dtype", None)
+    if dtype is None and guess is not None:
         return jnp.result_type(guess.vectors if isinstance(guess, Spectrum) else guess)
-    return jnp.dtype(getattr(matvec, "dtype", None) or jnp.result_type(float))
+    return jnp.dtype(dtype or jnp.result_type(float))
+
+
+def _raised(matvec: Any, guess: Any, dtype: Any) -> tuple[Callable[[Any], Any], Any, float]:
+    """The product on vectors of single precision at least, their dtype, and its error relative to the spectral norm."""
+    given = _dtype(matvec, guess, dtype)
+    raised = jnp.promote_types(given, jnp.float32)
+    product = matvec if raised == given else lambda v: matvec(v.astype(given)).astype(raised)
+    return product, raised, _ROUNDINGS * float(jnp.finfo(given).eps)
 
 
 def _solve(
@@ -285,20 +268,20 @@ def _solve(
     dim: int,
     num: int,
     key: Any,
-    guess: Any,
-    tolerance: float,
-    max_matvecs: int,
-    guard: int,
-    block: int | None,
-    basis: int | None,
-    dtype: Any,
+    guess: Any = None,
+    tolerance: float = 1e-3,
+    max_matvecs: int = 600,
+    guard: int = 1,
+    block: int | None = None,
+    basis: int | None = None,
+    dtype: Any = None,
 ) -> Spectrum:
     """The `num` eigenpairs whose values `rank` puts first."""
     if not 1 <= num <= dim:
         raise ValueError(f"`num` must lie in [1, dim={dim}], but is {num}; a matrix has `dim` eigenvalues.")
     if guard < 0 or not tolerance >= 0:
         raise ValueError(f"`guard` and `tolerance` must not be negative, but are {guard} and {tolerance}.")
-    dtype = _dtype(matvec, guess, dtype)
+    matvec, dtype, rounding = _raised(matvec, guess, dtype)
     guard = min(guard, dim - num)
     wanted = num + guard
     rows = _rows(guess, dim, wanted, dtype)
@@ -309,21 +292,21 @@ def _solve(
     num_blocks = max(fewest, -(-kept // block), 2 * -(-wanted // block))
     with jax.default_matmul_precision("highest"):
         if dim <= (num_blocks + 2) * block:
-            return _whole(matvec, rank, dim, num, guard, tolerance, dtype)
+            return _whole(matvec, rank, dim, num, guard, tolerance, rounding, dtype)
         if max_matvecs < 2 * block + num:
             raise ValueError(
                 f"`max_matvecs={max_matvecs}` does not pay for two blocks of {block} and {num} checks; give at least "
                 f"{2 * block + num}."
             )
-        setting = Setting(num, wanted, block, num_blocks, tolerance, max_matvecs - num, warm=rows is not None)
+        setting = Setting(num, wanted, block, num_blocks, tolerance, rounding, max_matvecs - num, warm=rows is not None)
         # The vectors of a block are multiplied together: vmap shares what does not depend on them.
         found = lanczos(jax.vmap(matvec), rank, _start(rows, dim, block, key, dtype), setting)
-        images = jax.vmap(matvec)(found.vectors[:num])
+        images = over(jax.vmap(matvec)(found.vectors[:num]), found.unit)
     vectors, guards = found.vectors[:num], found.vectors[num:]
     values = jnp.sum(images * vectors, axis=1)
     residuals = jnp.linalg.norm(images - values[:, None] * vectors, axis=1)
-    spent = found.num_matvecs + num
-    return _report(values, vectors, residuals, guards, rank, tolerance, spent, found.is_safe, found.scale)
+    spent, floor = found.num_matvecs + num, rounding * found.scale
+    return _report(values, vectors, residuals, guards, rank, tolerance, spent, found.is_safe, floor, found.unit)
 
 
 def _whole(
@@ -333,18 +316,21 @@ def _whole(
     num: int,
     guard: int,
     tolerance: float,
+    rounding: float,
     dtype: Any,
 ) -> Spectrum:
     """The same from the whole matrix."""
     matrix = dense(matvec, dim=dim, dtype=dtype)
+    size = unit(matrix)
+    matrix = over(matrix, size)
     values, columns = jnp.linalg.eigh(matrix)
     order = jnp.argsort(rank(values), descending=True)
     vectors = columns[:, order].T
     leading, chosen = values[order][:num], vectors[:num]
     residuals = jnp.linalg.norm(chosen @ matrix - leading[:, None] * chosen, axis=1)
     is_safe = jnp.ones(num, bool)
-    scale = jnp.max(jnp.abs(values))
-    return _report(leading, chosen, residuals, vectors[num : num + guard], rank, tolerance, dim, is_safe, scale)
+    floor = rounding * jnp.max(jnp.abs(values))
+    return _report(leading, chosen, residuals, vectors[num : num + guard], rank, tolerance, dim, is_safe, floor, size)
 
 
 def _rows(guess: Any, dim: int, block: int, dtype: Any) -> Any:
@@ -378,18 +364,18 @@ def _report(
     tolerance: float,
     spent: Any,
     is_safe: Any,
-    scale: Any,
+    floor: Any,
+    size: Any,
 ) -> Spectrum:
     order = jnp.argsort(rank(values), descending=True)
     values, vectors, residuals, is_safe = values[order], vectors[order], residuals[order], is_safe[order]
     finite = jnp.all(jnp.isfinite(values)) & jnp.all(jnp.isfinite(residuals))
-    # A fresh product rounds anew: what the search called met may come out a few roundings larger.
-    allowed = tolerance * jnp.abs(values) + 4 * rounding(values.dtype) * scale
+    allowed = jnp.where(jnp.abs(values) <= floor, floor, tolerance * jnp.abs(values))
     converged = finite & is_safe & (residuals <= allowed)
     return Spectrum(
-        values=jnp.where(finite, values, jnp.nan),
+        values=jnp.where(finite, values * size, jnp.nan),
         vectors=vectors.T,
-        residuals=jnp.where(finite, residuals, jnp.nan),
+        residuals=jnp.where(finite, residuals * size, jnp.nan),
         converged=converged,
         num_matvecs=jnp.asarray(spent, jnp.int32),
         guards=guards.T,

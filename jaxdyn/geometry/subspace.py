@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from matfree import decomp
 
-from jaxdyn import losses
+from jaxdyn import _tree, losses
 from jaxdyn.geometry import spectrum
 from jaxdyn.geometry.blocks import as_matrix
+from jaxdyn.geometry.lanczos import over, unit
 
 _QUICK = 24  # products of a first attempt at the largest eigenvalue
 
@@ -78,10 +79,11 @@ def kernel_norm(kernel: Float[Array, "..."]) -> Float[Array, ""]:
         3.0
     """
     matrix = _matrix(kernel)
-    matrix = (matrix + matrix.T) / 2
+    size = unit(matrix)  # squares of very small or large entries would leave the floating range
+    matrix = over(matrix + matrix.T, 2 * size)
     tolerance = float(jnp.finfo(matrix.dtype).eps) ** 0.5 / 4
     value, residual = _ritz(matrix, min(_QUICK, matrix.shape[0]))
-    return jax.lax.cond(residual <= tolerance * value, lambda: value, lambda: _searched(matrix, tolerance))
+    return size * jax.lax.cond(residual <= tolerance * value, lambda: value, lambda: _searched(matrix, tolerance))
 
 
 def _ritz(matrix: Any, num: int) -> tuple[Any, Any]:
@@ -191,6 +193,7 @@ def subspace_loss(
 
 
 def _matrix(kernel: Any) -> Any:
+    kernel = _tree.single(kernel)
     if kernel.ndim == 4 and kernel.shape[0] == kernel.shape[1] and kernel.shape[2] == kernel.shape[3]:
         return as_matrix(kernel)
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:

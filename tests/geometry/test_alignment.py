@@ -74,3 +74,8 @@ def test_wrong_shapes_are_named():
         alignment.factor_cosine(jnp.eye(2), jnp.eye(3))
     with pytest.raises(ValueError, match="positive"):
         alignment.matrix_power(jnp.eye(2), 0.0)
+
+
+def test_the_power_of_a_matrix_in_half_precision_is_found_in_single_precision():
+    matrix = jnp.diag(jnp.array([4.0, 9.0], jnp.bfloat16))
+    np.testing.assert_allclose(alignment.matrix_power(matrix, 0.5), np.diag([2.0, 3.0]), atol=1e-5)

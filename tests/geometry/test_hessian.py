@@ -148,3 +148,28 @@ def test_sharpness_follows_training_from_a_warm_start():
         assert found.converged.all()
         np.testing.assert_allclose(found.values, fresh.values, rtol=1e-4)
     assert found.num_matvecs < cold.num_matvecs / 2
+
+
+def test_half_precision_parameters_have_the_curvature_of_the_same_point_in_single_precision():
+    model = models.mlp((8, 32, 2), activation=jnp.tanh)
+    x, y = jax.random.normal(jax.random.key(1), (20, 8)), jax.random.normal(jax.random.key(2), (20, 2))
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (model.init(jax.random.key(0)), x, y))
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
+    key = jax.random.key(3)
+    for measure in (
+        lambda p, x, y: geometry.sharpness(model.apply, p, x, y, loss=losses.mse, key=key),
+        lambda p, x, y: geometry.function_hessian_spectra(model.apply, p, x[:1], key=key),
+    ):
+        found = measure(*half)
+        jax.tree.map(np.testing.assert_array_equal, found, measure(*single))
+        assert found.converged.all()
+
+
+def test_the_ascent_climbs_a_function_of_any_scale_and_leaves_integer_parameters_alone():
+    apply = lambda p, x: x * 1e-25 * jnp.sum(p["w"] ** 3)[None, None] * p["sign"]  # noqa: E731 - the Hessian is diag(6e-25 w)
+    params = {"w": jnp.array([1.0, 0.5, -0.2]), "sign": jnp.array(-1)}
+    found = geometry.function_hessian_supremum(
+        apply, params, jnp.ones((1, 1)), radius=2.0, key=jax.random.key(0), steps=20, num_directions=8
+    )
+    np.testing.assert_allclose(found.anchor, [[6e-25]], rtol=1e-4)
+    np.testing.assert_allclose(found.climbed, [[18e-25]], rtol=0.02)

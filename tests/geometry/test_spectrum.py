@@ -96,6 +96,86 @@ def test_a_value_short_of_budget_is_flagged(budget):
     assert (np.asarray(found.residuals) > 1e-4).all()
 
 
+WIDE = np.r_[
+    1e4, bulk(398, 0.0, 0.02), -0.05
+]  # the bottom is 5e-6 of the norm, forty roundings of a product in float32
+
+
+@pytest.mark.parametrize("is_diagonal", [True, False])
+def test_a_flag_at_the_small_end_is_relative_to_the_value_itself(is_diagonal):
+    matrix = jnp.diag(jnp.asarray(WIDE, jnp.float32)) if is_diagonal else matrix_with(WIDE)[0].astype(jnp.float32)
+    flags = []
+    for tolerance in (0.1, 1e-6):
+        solve = jax.jit(
+            lambda key, t=tolerance: spectrum.bottom(lambda v: matrix @ v, dim=400, num=1, key=key, tolerance=t)
+        )
+        for seed in range(4):
+            found = solve(jax.random.key(seed))
+            np.testing.assert_allclose(found.values, [-0.05], rtol=1e-3)
+            assert not found.converged or found.residuals <= tolerance * 0.05
+            flags.append(bool(found.converged[0]))
+    assert flags == [True] * 4 + [False] * 4  # products in float32 leave residuals of about 0.5 % here
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_smaller_tolerance_makes_the_small_end_more_exact():
+    matrix, vectors = matrix_with(WIDE)
+    solve = functools.partial(spectrum.bottom, lambda v: matrix @ v, dim=400, num=1, key=jax.random.key(0))
+    coarse, fine = solve(tolerance=1e-1), solve(tolerance=1e-9)
+    assert coarse.converged
+    assert fine.converged
+    assert fine.num_matvecs > coarse.num_matvecs
+    np.testing.assert_allclose(fine.values, [-0.05], rtol=1e-9)
+    np.testing.assert_allclose(jnp.abs(vectors[:, -1] @ fine.vectors), 1.0, rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [2.0**-66, 2.0**60, 2.0**110])
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("dim", [20, 300])
+def test_the_scale_of_a_matrix_changes_nothing(scale, end, dim):
+    matrix = matrix_with(SPECTRA["symmetric pairs"][:dim])[0].astype(jnp.float32)
+    solve = jax.jit(lambda m: end(lambda v: m @ v, dim=dim, num=2, key=jax.random.key(0)))
+    found, scaled = solve(matrix), solve(scale * matrix)
+    assert found.converged.all()
+    for name in ("values", "residuals"):
+        np.testing.assert_array_equal(getattr(scaled, name), scale * getattr(found, name))
+    for name in ("vectors", "converged", "num_matvecs", "guards"):
+        np.testing.assert_array_equal(getattr(scaled, name), getattr(found, name))
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**110])
+def test_the_scale_of_a_matrix_scales_its_density(scale):
+    matrix = matrix_with(SPECTRA["spread"])[0].astype(jnp.float32)
+    find = jax.jit(
+        lambda m: spectrum.density(lambda v: m @ v, dim=DIM, num_matvecs=9, num_probes=2, key=jax.random.key(0))
+    )
+    found, scaled = find(matrix), find(scale * matrix)
+    np.testing.assert_allclose(scaled.nodes / scale, found.nodes, rtol=1e-4)
+    np.testing.assert_allclose(scaled.weights, found.weights, rtol=1e-3)
+
+
+def test_no_flag_is_up_while_the_guard_may_hide_a_larger_value():
+    diagonal = jnp.asarray(np.r_[1.0, 0.99, 0.98 * np.cos(bulk(998, 0.0, np.pi))], jnp.float32)
+    guess = jnp.eye(1000, 1, k=-1)  # exactly the second eigenvector: its residual is zero
+    found = spectrum.top(lambda v: diagonal * v, dim=1000, num=1, key=jax.random.key(0), guess=guess, max_matvecs=5)
+    np.testing.assert_allclose(found.values, [0.99], rtol=1e-5)
+    assert found.residuals < 1e-5
+    assert not found.converged.any()
+
+
+def test_products_in_half_precision_are_judged_by_their_own_rounding():
+    matrix = matrix_with(SPECTRA["spread"])[0].astype(jnp.bfloat16)
+    solve = functools.partial(
+        spectrum.top, lambda v: matrix @ v, dim=DIM, num=1, key=jax.random.key(0), dtype="bfloat16"
+    )
+    expected = np.linalg.eigvalsh(np.asarray(matrix, float))[-1]
+    for tolerance in (3e-2, 1e-3):
+        found = solve(tolerance=tolerance)
+        np.testing.assert_allclose(found.values, expected, rtol=1e-2)
+        assert found.converged.tolist() == [tolerance > 1e-2]
+    assert found.vectors.dtype == jnp.float32
+
+
 def test_number_of_products_is_the_number_of_calls():
     calls = []
     diagonal = jnp.asarray(np.r_[[9.0, 8.0, 7.0], bulk(197)], jnp.float32)

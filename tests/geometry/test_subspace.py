@@ -97,3 +97,17 @@ def test_kernel_norm_of_nan_is_nan_and_of_blocks_that_of_their_matrix():
     assert np.isnan(geometry.kernel_norm(jnp.full((40, 40), jnp.nan)))
     blocks = jnp.einsum("ij,ab->ijab", jnp.eye(20), jnp.diag(jnp.array([1.0, 7.0])))
     np.testing.assert_allclose(geometry.kernel_norm(blocks), 7.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**110])
+@pytest.mark.parametrize("size", [8, 120])
+def test_kernels_of_any_scale_and_half_precision_are_decomposed(scale, size):
+    root = np.random.default_rng(0).standard_normal((size, 40))
+    kernel = jnp.asarray(root @ root.T, jnp.float32)
+    norm = np.linalg.eigvalsh(np.asarray(kernel, float))[-1]
+    np.testing.assert_allclose(geometry.kernel_norm(scale * kernel) / scale, norm, rtol=1e-5)
+    top = subspace.eigenspace(kernel, 1)
+    np.testing.assert_allclose(jnp.abs(top.T @ subspace.eigenspace(scale * kernel, 1)), [[1.0]], rtol=1e-5)
+    half = kernel.astype(jnp.bfloat16)
+    np.testing.assert_allclose(geometry.kernel_norm(half), norm, rtol=1e-2)
+    np.testing.assert_allclose(jnp.abs(top.T @ subspace.eigenspace(half, 1)), [[1.0]], rtol=1e-2)
