@@ -10,9 +10,14 @@ K may be the empirical kernel of a network at its anchor, and the outputs are th
 infinite-width kernel. A kernel [n, n] stands for K ⊗ I_k, the same for every output; blocks [n, n, k, k] for the whole.
 
 No simulation is run. After one O(n³) decomposition the loss costs O(n) a point of a grid of rates and steps, and
-outputs O(n²). Eigenvalues near zero, where (1 − decay)/λ is 0/0, go through `log1p` and `expm1`, so that a singular
-kernel and a million small steps lose no digits. A rate above the critical one overflows to infinity in the loss, to
-infinity or NaN in the outputs, and raises nothing.
+outputs O(n²). Small eigenvalues, where (1 − decay)/λ is nearly 0/0, go through `log1p` and `expm1`, so that a million
+small steps lose no digits. A rate above the critical one overflows to infinity in the loss, to infinity or NaN in the
+outputs, and raises nothing.
+
+Null modes: an eigenvalue within 4 n ε λ_max of zero is rounding, and is zero. Such a mode is never learned, and does
+not pull on other inputs either, since |K(x', X) u|² ≤ K(x', x') λ = 0 for a kernel: what is left of K(x', X) u is
+rounding too, which would otherwise be multiplied by rate times steps. So test inputs that are training inputs get the
+training outputs at any time. What lies in modes so small needs double precision.
 
 References:
     Jacot et al., arXiv 1806.07572; Lee et al., arXiv 1902.06720, eq. 10-11 (flow). The discrete form is the geometric
@@ -40,7 +45,7 @@ class System:
     """The eigendecomposition of a kernel; a pytree, q = n modes, or nk from blocks.
 
     Attributes:
-        values: eigenvalues λ, ascending, [q]. Negative ones within rounding of zero are zero.
+        values: eigenvalues λ, ascending, [q]. Those within 4 n ε λ_max of zero are exactly zero.
         vectors: eigenvectors U as columns, [q, q].
     """
 
@@ -89,8 +94,9 @@ def decompose(kernel: Num[ArrayLike, "..."]) -> System:
         raise ValueError(f"A kernel has shape [n, n], or [n, n, k, k] for blocks, but this one has {matrix.shape}.")
     _check_symmetric(matrix)
     values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
-    rounding = len(values) * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
-    return System(jnp.where(jnp.abs(values) <= rounding, jnp.maximum(values, 0.0), values), vectors)
+    size = jnp.abs(values)
+    rounding = 4 * len(values) * jnp.finfo(values.dtype).eps * jnp.max(size, initial=0.0)
+    return System(jnp.where(size <= rounding, 0.0, values), vectors)
 
 
 def descent(learning_rate: Num[ArrayLike, "..."], steps: Num[ArrayLike, "..."]) -> Evolution:
@@ -203,7 +209,7 @@ def test_outputs(
             f"`cross` has shape {jnp.shape(cross)}, which does not belong to a kernel with {len(system.values)} modes and "
             f"`f0_test` of shape {start.shape}; it is K(x_test, x) of the same kernel, [j, n] or [j, n, k, k]."
         )
-    response = evolution.response(c * system.values)  # [*grid, q]
+    response = jnp.where(system.values == 0, 0.0, evolution.response(c * system.values))  # [*grid, q]
     with jax.default_matmul_precision("highest"):
         modes = system.vectors.T @ -residual
         pulled = jnp.einsum("jp,...p,pb->...jb", matrix @ system.vectors, c * response, modes)

@@ -236,6 +236,11 @@ def _check(x: Any, y: Any, x_test: Any, y_test: Any, ridge: Any, iterations: int
             f"`y` and `y_test` are [n, k] and [j, k] with n = {x.shape[0]} and j = {x_test.shape[0]}, but have the shapes "
             f"{y.shape} and {y_test.shape}."
         )
+    if 0 in (*x.shape, *x_test.shape, *y.shape):
+        raise ValueError(
+            f"A machine needs training and test examples, inputs and targets, but `x`, `y`, `x_test` have the shapes {x.shape}, {y.shape}, "
+            f"{x_test.shape}."
+        )
     if isinstance(ridge, float | int) and not ridge >= 0:
         raise ValueError(f"`ridge` must be at least 0, but is {ridge}.")
     if iterations < 0:

@@ -129,13 +129,35 @@ def test_a_million_small_steps_keep_their_digits_in_float32():
     np.testing.assert_allclose(pulled, expected, rtol=2e-6)
 
 
-def test_a_null_direction_of_the_kernel_moves_test_outputs_linearly_in_time(x64):
-    system = linearized.decompose(jnp.diag(jnp.array([0.0, 1.0])))
-    f0, y = jnp.zeros((2, 1)), jnp.ones((2, 1))
-    options = {"loss": jd.losses.half_mean, "cross": jnp.array([[1.0, 0.0]]), "f0_test": jnp.zeros((1, 1))}
-    for evolution in (linearized.descent(0.1, np.array([0, 10, 1000])), linearized.flow(np.array([0.0, 1.0, 100.0]))):
-        found = linearized.test_outputs(system, f0, y, evolution, **options)
-        np.testing.assert_allclose(found[:, 0, 0], np.array([0.0, 1.0, 100.0]) / 2, rtol=1e-12)  # c = 1/2
+EVOLUTIONS = [*(linearized.descent(1e-4, 10.0**i) for i in (5, 7, 9)), *(linearized.flow(10.0**i) for i in (1, 3, 5))]
+
+
+@pytest.mark.parametrize("evolution", EVOLUTIONS)
+def test_test_inputs_that_are_training_inputs_get_the_training_outputs_at_any_time(evolution):
+    """An infinite-width kernel of rank 12 in single precision, and an empirical one of fewer parameters than examples."""
+    x = jnp.linspace(-31, 31, 100)[:, None]
+    y = jnp.sin(x)
+    wide = jd.models.mlp((1, 512, 512, 1), activation=jax.nn.relu, bias=0.05).kernel(x).ntk
+    small = jd.models.mlp((1, 8, 1), activation=jnp.tanh)
+    for kernel in (wide, jd.geometry.ntk(small.apply, small.init(jax.random.key(0)), x)):
+        kernel = kernel * (1e4 / jnp.linalg.eigvalsh(kernel)[-1])  # rates are in units of its largest eigenvalue
+        system = linearized.decompose(kernel)
+        train = linearized.train_outputs(system, 0 * y, y, evolution, loss=jd.losses.half_sum)
+        test = linearized.test_outputs(
+            system, 0 * y, y, evolution, loss=jd.losses.half_sum, cross=kernel, f0_test=0 * y
+        )
+        assert float(jnp.abs(train).max()) > 0.1
+        np.testing.assert_allclose(test, train, atol=5e-4)
+
+
+def test_what_a_null_mode_holds_is_never_learned_and_moves_nothing(x64):
+    system = linearized.decompose(jnp.diag(jnp.array([1e-17, -1e-17, 1.0])))
+    f0, y = jnp.zeros((3, 1)), jnp.ones((3, 1))
+    options = {"loss": jd.losses.half_sum, "cross": jnp.array([[1e-17, 1e-17, 0.5]]), "f0_test": jnp.zeros((1, 1))}
+    for evolution in (linearized.descent(1.0, 1e30), linearized.flow(1e30)):
+        train = linearized.train_outputs(system, f0, y, evolution, loss=jd.losses.half_sum)
+        np.testing.assert_array_equal(train[:, 0], [0.0, 0.0, 1.0])
+        np.testing.assert_array_equal(linearized.test_outputs(system, f0, y, evolution, **options), [[0.5]])
 
 
 def test_rounding_below_zero_does_not_grow_over_many_steps():
