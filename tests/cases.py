@@ -91,6 +91,11 @@ def _top_part(task: Any) -> Any:
     return lambda snapshot: probe(snapshot)["top"]
 
 
+def _top_direction(task: Any) -> Any:
+    probe = jd.probes.TopDirection(0.1)
+    return lambda snapshot: probe(snapshot, probe.start(snapshot))[0]["loss"]
+
+
 def _part(probe: Any, name: str) -> Any:
     return lambda snapshot: probe(snapshot)[name]
 
@@ -198,6 +203,7 @@ PROBES = [
     ProbeCase("PLRatio", lambda task: jd.probes.PLRatio(), ()),
     ProbeCase("PathLength", lambda task: jd.probes.PathLength(), ()),
     ProbeCase("SubspaceLoss", _top_part, ()),
+    ProbeCase("TopDirection", _top_direction, (16,)),
     ProbeCase("BatchCriticalRate", lambda task: jd.probes.BatchCriticalRate(), ()),
     ProbeCase("AGOP", lambda task: jd.probes.AGOP(), (3, 3)),
     ProbeCase("AGOP_layer", lambda task: jd.probes.AGOP(layer="dense_1/weight"), (16, 16)),

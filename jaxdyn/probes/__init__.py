@@ -1,8 +1,14 @@
 """Named observables of a run: `Snapshot -> Array`, each with the names of its dimensions."""
 
 from jaxdyn.probes.ball import BallCurvature, Multilinearity
-from jaxdyn.probes.curvature import BatchCriticalRate, FunctionHessianNorm, HessianSpectrum, Sharpness, SubspaceLoss
-from jaxdyn.probes.direction import TopDirection
+from jaxdyn.probes.curvature import (
+    BatchCriticalRate,
+    FunctionHessianNorm,
+    HessianSpectrum,
+    Sharpness,
+    SubspaceLoss,
+    TopDirection,
+)
 from jaxdyn.probes.features import AGOP, AGOPAlignment, FeatureAnsatz
 from jaxdyn.probes.learning import Accuracy, BatchLoss, Loss, Outputs, TestLoss
 from jaxdyn.probes.linearity import (

@@ -181,6 +181,58 @@ class SubspaceLoss:
         return geometry.subspace_loss(blocks, residual, self.num, loss=loss)._asdict()
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class TopDirection:
+    """The loss in every eigendirection of the current kernel, and what the last step did to the top one. Record it at every step.
+
+    `eigenvalue` and `loss` [mode] are λ_i and (c/2)⟨u_i, r⟩², largest eigenvalue first. `output_correction` and `kernel_decrease` are
+    p1ᵀR_f p1 and p1ᵀR_K p1 of the step that ended here, p1 being the top direction at its start,
+
+        ⟨p1, r_{t+1}⟩ = (1 − η c λ_1 + p1ᵀR_f p1) ⟨p1, r_t⟩,    p1ᵀK_{t+1} p1 = λ_1 − p1ᵀR_K p1;
+
+    NaN at the first record. Costs the kernel and the eigenvectors of an nk × nk matrix.
+
+    Attributes:
+        rate: η c.
+
+    References:
+        Zhu, Liu, Radhakrishnan, Belkin, arXiv 2205.11787, appendix 19.3.
+    """
+
+    rate: Any
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "eigenvalue": ("mode",),
+        "loss": ("mode",),
+        "output_correction": (),
+        "kernel_decrease": (),
+    }
+
+    def start(self, snapshot: Snapshot) -> Any:
+        """No direction yet: zeros in place of p1, λ_1 and ⟨p1, r⟩."""
+        y = snapshot.task.y
+        return jnp.zeros(y.size, y.dtype), jnp.zeros((), y.dtype), jnp.zeros((), y.dtype)
+
+    def __call__(self, snapshot: Snapshot, memory: Any) -> Any:
+        """The values, and the direction for the next record."""
+        task, loss = snapshot.task, _quadratic(snapshot, "splits into eigendirections")
+        residual = (snapshot.apply(snapshot.params, task.x) - task.y).reshape(-1)
+        kernel = geometry.as_matrix(geometry.ntk_blocks(snapshot.apply, snapshot.params, task.x))
+        values, vectors = jnp.linalg.eigh((kernel + kernel.T) / 2)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        part = vectors.T @ residual
+        direction, value, before = memory
+        is_first = value == 0
+        growth = (direction @ residual) / jnp.where(before == 0, jnp.nan, before)
+        found = {
+            "eigenvalue": values,
+            "loss": loss.c(*task.y.shape) / 2 * part**2,
+            "output_correction": growth - 1 + self.rate * value,
+            "kernel_decrease": jnp.where(is_first, jnp.nan, value - direction @ (kernel @ direction)),
+        }
+        return found, (vectors[:, 0], values[0], part[0])
+
+
 @dataclass(frozen=True)
 class BatchCriticalRate:
     """η_crit(X_b) = 2 / (c λ_max(K(X_b, X_b))) of the batch that enters the next step, at the current parameters, a scalar.

@@ -139,7 +139,7 @@ def gram(
 ) -> Float[Array, "n1 n2"]:
     """The kernel k_M(x1, x2) between two sets of inputs.
 
-    Points that differ by rounding alone coincide: their distance is zero. The error of the other distances is below one in a hundred in the
+    Points that differ by rounding alone coincide: their distance is zero. Other distances err by less than one in a hundred in the
     worst case (`squares`), whatever the origin and the scale of the inputs.
 
     Args:
@@ -175,9 +175,9 @@ def projected(metric: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
 def squares(a: Any, b: Any) -> Any:
     """‖a_i − b_j‖², [n1, n2]; zero where a_i and b_j differ by rounding alone.
 
-    In more than `FEW` dimensions by ‖a‖² + ‖b‖² − 2 a·b, one product of matrices, whose error is about 4 √d ε (‖a‖² + ‖b‖²). Where that
-    is more than a hundredth of a distance, differences are taken one by one: for the nearest b of each a, which may be a itself, always; for
-    all of them where another is as near.
+    In more than `FEW` dimensions by ‖a‖² + ‖b‖² − 2 a·b, one product of matrices, whose error is about 4 √d ε (‖a‖² + ‖b‖²). Where that is
+    more than a hundredth of the distance, differences are taken coordinate by coordinate: always for the nearest b of each a, which may be
+    a itself, and for all where another is as near.
     """
     sizes = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None, :]
     eps = float(jnp.finfo(a.dtype).eps)

@@ -30,7 +30,7 @@ def assert_planted(verdicts, planted, outcome, *, rtol=1e-4):
 
     Args:
         verdicts: of the experiment on the planted dataset.
-        planted: `{id: number}` that is exact, or `{id: numbers of the seeds}`.
+        planted: `{id: number}` that is exact, `{id: numbers of the seeds}`, or a tuple of estimate and interval.
         outcome: of all of them, or `{id: outcome}`.
         rtol: relative tolerance, of float32 data.
     """
@@ -38,6 +38,7 @@ def assert_planted(verdicts, planted, outcome, *, rtol=1e-4):
     assert set(found) == set(planted)
     for id, numbers in planted.items():
         expected = mean_interval(numbers) if np.ndim(numbers) else (numbers,) * 3
+        expected = numbers if isinstance(numbers, tuple) else expected
         verdict = found[id]
         np.testing.assert_allclose(
             (verdict.estimate, verdict.low, verdict.high), expected, rtol=rtol, atol=rtol * 0.1, err_msg=id

@@ -1,4 +1,4 @@
-"""The catapult experiment: what it records, and verdicts that follow the exact maps of theory.catapult, written out in numpy."""
+"""The catapult experiment: what it records, verdicts on the exact maps of theory.catapult written out in numpy, and on planted numbers."""
 
 import dataclasses
 import json
@@ -13,8 +13,7 @@ from experiments import planting
 
 import jaxdyn as jd
 from jaxdyn import experiments
-from jaxdyn.analysis.scaling import mean_interval
-from jaxdyn.experiments.catapult import problems, sweep
+from jaxdyn.experiments.catapult import probes, problems, sweep
 
 CATAPULT = experiments.load("catapult")
 TOY = sweep.Config((8, 16, 32), (0.1, 0.03, 0.01), 16, 12, 2, 6, 2.0, 0.1, 3)
@@ -32,7 +31,7 @@ def toy():
 def exact():
     """Every case as the map of one example says, the general one as a pure quadratic model."""
     rng, config = np.random.default_rng(0), EXACT
-    rate, known, shape = problems.rates(0.1, 0.02), sweep.cases(config), (6, 2)
+    rate, known, shape = sweep.rates(0.1, 0.02), sweep.cases(config), (6, 2)
     fields = {name: [] for name in ("loss", "output", "kernel", "lr", "coupling", "target")}
     for case in known.values():
         c, floor, only = 1.0, 0.0, np.array([1.0, 0.0])
@@ -86,7 +85,7 @@ def _verdicts(dataset):
 
 
 def test_the_dataset_has_the_documented_variables(toy):
-    count = len(problems.rates(TOY.coarse, TOY.fine))
+    count = len(sweep.rates(TOY.coarse, TOY.fine))
     assert toy.loss.transpose("case", "rate", "seed", "step").shape == (2, count, 2, 7)
     assert toy.state_kernel.transpose("case", "rate", "seed", "probe_step", "direction").shape == (2, count, 2, 3, 2)
     assert np.isnan(toy.coupling.sel(case="general 0.1")).all()
@@ -101,7 +100,7 @@ def test_learning_rates_have_the_relative_rates_of_the_axis(toy):
 
 @pytest.mark.parametrize(("coarse", "fine"), [(0.1, 0.02), (0.25, 0.04), (0.05, 0.01)])
 def test_the_rates_bracket_two_and_four_closely(coarse, fine):
-    rate = problems.rates(coarse, fine)
+    rate = sweep.rates(coarse, fine)
     assert (np.diff(rate) > 0).all()
     for edge in (2.0, 4.0):
         i = np.searchsorted(rate, edge)
@@ -118,7 +117,7 @@ def test_both_sign_classes_are_eigenvectors_of_networks_too(x64):
     params = jax.tree.map(lambda w: w + 0.7 * jax.random.normal(key, w.shape), found.model.init(key))
 
     training = jd.Training(found.model, found.task, optax.sgd(0.1), steps=0, key=key, params0=params)
-    record = jd.record(jd.at([0]), state=problems.Along(found.directions))
+    record = jd.record(jd.at([0]), state=probes.Along(found.directions))
     observed = jax.jit(lambda: jd.dynamics.observe(training, jd.dynamics.init(training), record))()
     values = {name: observed[f"state_{name}"] for name in ("kernel", "output")}
     jacobian = jax.jit(jax.jacrev(lambda p: found.model.apply(p, found.task.x)[:, 0]))(params)
@@ -140,22 +139,6 @@ def test_exact_maps_support_the_claims(exact):
     }  # fmt: skip
 
 
-def test_verdicts_follow_the_data(exact):
-    fake = exact.copy(deep=True)
-    start = fake.loss.isel(step=0, drop=True)
-    fake["loss"] = (start / (1 + fake.step)).transpose(*exact.loss.dims)  # lazy everywhere
-    fake["diverged_at"] = fake.diverged_at * 0 - 1
-    fake["state_kernel"] = (1 + 1e-4 * (fake.state_kernel.probe_step > 0)) * fake.state_kernel.isel(
-        probe_step=0, drop=True
-    )
-    fake["state_output"] = exact.state_output * 1.001
-    verdicts = {name: str(one.verdict) for name, one in _verdicts(fake).items()}
-    assert all(verdicts[f"C1.1/{family}"] == "supported" for family in ("uv", "single network", "general"))
-    for claim in ("C1.2/uv", "C1.3/single quadratic", "C1.8", "map/clusters quadratic"):
-        assert verdicts[claim] == "not supported", claim
-    assert verdicts["C1.3/boundary/uv"] == "inconclusive"  # there is none
-
-
 BOUNDS = {
     "C1.1": "95 % interval at least 1",
     "C1.1b": "95 % interval at most -0.6",
@@ -163,14 +146,14 @@ BOUNDS = {
     "C1.2/boundary": "95 % interval within [1.9, 2.1]",
     "C1.3": "95 % interval at least 0.95",
     "C1.3/boundary": "95 % interval within [3.8, 4.2]",
-    "C1.4/gamma": "95 % interval within [-2.2, -1.8]",
-    "C1.4/kernel": "95 % interval at most 0",
     "C1.4/peak": "95 % interval at least 0",
+    "C1.4/kernel": "95 % interval at most 0",
     "C1.4/size": "95 % interval within [-0.1, 0.1]",
-    "C1.5/kernel": "95 % interval within [0.8, 1.25]",
-    "C1.5/peak": "95 % interval within [0.8, 1.25]",
+    "C1.4/gamma": "95 % interval within [-2.2, -1.8]",
     "C1.5/λ_1": "95 % interval within [1.9, 2.1]",
     "C1.5/λ_2": "95 % interval within [1.9, 2.1]",
+    "C1.5/peak": "95 % interval within [0.8, 1.25]",
+    "C1.5/kernel": "95 % interval within [0.8, 1.25]",
     "C1.8": "95 % interval at least 0.95",
     "C6.4": "95 % interval within [0.9, 1.1]",
     "map": "95 % interval at most 1e-12",
@@ -181,80 +164,141 @@ def test_criteria_are_those_written_down():
     assert planting.bounds(CATAPULT) == BOUNDS
 
 
-def _planted(exact, *, peaks, sizes, drift, gamma, edge, ratio):
-    """Short runs of every case: lazy below `edge[0]`, catapults up to `edge[1]`, with laws of peak, drift and final λ of each seed."""
-    rate, cases = exact.rate.values, sweep.cases(EXACT)
-    laws = {
-        "peak": planting.members(peaks, 6, 0.01), "size": planting.members(sizes, 6, 0.01), "drift": planting.members(drift, 6, 0.01),
-        "gamma": planting.members(gamma, 6, 0.01), "ratio": np.exp(planting.members(np.log(ratio), 6, 0.01)),
-    }  # fmt: skip
-    shape = (len(cases), len(rate), 6)
-    peak, kept, unit = np.ones(shape), np.ones(shape), np.ones(shape)
-    for i, case in enumerate(cases.values()):
-        size = case.size / 512 if case.family != "general" else case.size / 1e-2
-        top = 50 * size ** (laws["gamma"] if case.family == "general" else laws["peak"]) * (rate[:, None] / 3.0) ** 2
-        left = 0.05 * size ** laws["size"] * (rate[:, None] / 2.8) ** -1.5
-        is_wild = rate[:, None] > edge[0]
-        factor = laws["ratio"] if case.family.endswith("network") else 1.0
-        peak[i] = np.where(is_wild, np.maximum(top, 2.0) * factor, 1.0)
-        kept[i] = np.where(is_wild, np.minimum(left, 0.9) * factor, 1 - 0.02 * size ** laws["drift"])
-    is_over = np.broadcast_to(rate[:, None] > edge[1], shape)
-    loss = np.stack([unit, np.where(is_over, np.inf, peak), np.where(is_over, np.inf, 0.1 * unit)], axis=-1)
-    kernel = np.stack([unit, kept, kept], axis=-1)[..., None] * np.array([1.0, 0.5])
-    c = np.array([2 / 128 if "clusters" in label else 1.0 for label in cases])[:, None, None]
+PLANTED = sweep.Config((8, 16, 32), (0.1, 0.03, 0.01), 16, 12, 8, 2, 0.1, 0.02, 2)
+GRID = sweep.rates(0.1, 0.02)
+SHIFT = np.array([-1, 1, 0, 0, 0, 0, 0, 0])
+"""Boundaries of two seeds lie a rate lower and higher."""
+TRUE = {"lazy": 2.0, "trains": 4.0, "misses": 1, "m": 1.0, "gamma": -2.0, "grows": 6.0, "shrinks": -2.0, "drift": -1.0}
+TRUE |= {"size": 0.0, "falls": 2.0, "ratio": 1.1}
+FALSE = {"lazy": 1.7, "trains": 5.0, "misses": 3, "m": 0.5, "gamma": -1.0, "grows": -1.0, "shrinks": 1.0, "drift": -0.2}
+FALSE |= {"size": 0.5, "falls": 1.5, "ratio": 1.5}
+
+
+def _hull(first, unit=1.0):
+    low, high = GRID[first - 1] * unit, GRID[first] * unit
+    return np.sqrt(low * high).mean(), low.min(), high.max()
+
+
+def _planted(truth):
+    """Runs of three records with the numbers of `truth`, and what is to be found, ratios as logarithms."""
+    rate, found, rows = GRID[:, None], {}, []
+    firsts = {name: np.searchsorted(GRID, truth[name]) + SHIFT for name in ("lazy", "trains")}
+    is_lazy, is_wild = (
+        np.arange(len(GRID))[:, None] < firsts["lazy"],
+        np.arange(len(GRID))[:, None] >= firsts["trains"],
+    )
+    window = [
+        np.flatnonzero((low - 1e-6 <= GRID) & (high + 1e-6 >= GRID)) for low, high in ((0, 1.8), (2.2, 3.8), (4.2, 6))
+    ]
+    missed = [i for i in window[1] if abs(GRID[i] - 2.7) < 0.06][
+        : truth["misses"]
+    ]  # away from the rates that are looked at
+    share = 1 - truth["misses"] / len(window[1])
+    found["C1.8"] = share
+    for case in sweep.cases(PLANTED).values():
+        family, is_cluster = case.family, case.family.startswith("clusters")
+        is_network, member = family.endswith("network"), planting.members
+        relative = case.size / (0.01 if family == "general" else 32)
+        name = "gamma" if family == "general" else "m"
+        by_size, grows, shrinks = member(truth[name]), member(truth["grows"]), member(truth["shrinks"])
+        ratio = is_network * np.log(truth["ratio"]) + is_network * member(
+            0.0
+        )  # network over quadratic model at the rate 3
+        tilt = 0.1 * is_network
+        peak = 1000 * np.exp(ratio) * (rate / 3) ** (grows + tilt) * relative**by_size
+        scaled = member(truth["size"]) + 0.02 * (rate - 2.8)
+        kept = 0.2 * np.exp(ratio) * (rate / 3) ** (shrinks + tilt) * relative**scaled
+        drift = np.where(np.arange(8) % 2, 1, -1) * 0.01 * relative ** member(truth["drift"]) * (1 + rate / 10)
+        kept = np.where(rate <= 1.7, 1 + drift, np.where(rate < 2.15, 0.9, kept))
+        kept, first = np.stack([kept, 0 * kept], -1), np.stack([np.ones(8), np.zeros(8)], -1)
+        last, c = kept * first, 1.0
+        if is_cluster:
+            c, unit = 2 / 12, member(0.8, scatter=0.002)
+            first = 300 * np.stack([np.ones(8), unit], -1)
+            edges = [
+                np.searchsorted(GRID, truth["falls"]) + SHIFT,
+                np.full(8, np.searchsorted(GRID, truth["falls"] / 0.8)),
+            ]
+            is_fallen = np.stack([np.arange(len(GRID))[:, None] >= edge for edge in edges], -1)
+            last = np.where(is_fallen, 0.3, 0.99) * first
+            last[..., 0] *= np.exp(ratio)
+            peak = 50 * np.exp(ratio) + 0 * rate
+            found |= {f"C1.5/λ_1/{family}": _hull(edges[0]), f"C1.5/λ_2/{family}": _hull(edges[1], unit)}
+        loss = np.stack([np.ones_like(peak), np.where(is_lazy, 1.0, peak), np.full_like(peak, 0.1)], -1)
+        if family == "clusters quadratic":
+            loss[missed, 3, 1] = 1.0  # no catapult
+        else:
+            last[missed, 3, 1] = 3 / GRID[missed] * first[3, 0]  # ends above 2, in the other direction
+        loss[is_wild, 1:] = np.inf
+        swap = np.where(np.arange(8) % 2, 1, -1)[:, None] if is_cluster else np.ones((8, 1))
+        first, last = (np.where(swap > 0, one, one[..., ::-1]) for one in (first + 0 * last, last))
+        rows.append((loss.astype(np.float32), np.stack([first, last], 2), rate / (c * first.max(-1))))
+        if family in ("single network", "single quadratic", "uv"):
+            found |= {f"C1.1b/{family}": member(truth["drift"]), f"C6.4/{family}": by_size}
+            found[f"C1.2/boundary/{family}"] = _hull(firsts["lazy"])
+        if family in ("single network", "single quadratic"):
+            found |= {f"C1.4/peak/{family}": grows + tilt, f"C1.4/kernel/{family}": shrinks + tilt}
+        if family == "general":
+            found["C1.4/gamma"] = by_size
+        if family in ("single network", "single quadratic", "general"):
+            found |= {f"C1.4/size/{family}/{at:g}": member(truth["size"]) + 0.02 * (at - 2.8) for at in (2.2, 2.8, 3.5)}
+        if is_network:
+            pair = family.removesuffix(" network")
+            tilts = {at: 0.1 * np.log(at / 3) * (not is_cluster) for at in (2.5, 3.0)}
+            found |= {f"C1.5/{one}/{pair}/{at:g}": ratio + tilts[at] for one in ("peak", "kernel") for at in tilts}
+        found[f"C1.1/{family}"] = is_lazy[window[0]].mean(0).min()
+        found |= {f"C1.2/{family}": share, f"C1.3/boundary/{family}": _hull(firsts["trains"])}
+        if not is_network:
+            found[f"C1.3/{family}"] = is_wild[window[2]].mean(0).min()
+    loss, kernel, lr = (np.stack(parts) for parts in zip(*rows, strict=True))
     member = ("case", "rate", "seed")
     data = {
-        "loss": ((*member, "step"), loss.astype(np.float32)),
+        "loss": ((*member, "step"), loss),
         "state_kernel": ((*member, "probe_step", "direction"), kernel),
-        "learning_rate": ((*member, "start"), (rate[:, None] / c * unit)[..., None]),
-        "diverged_at": (member, np.where(is_over, 1, -1)),
+        "learning_rate": ((*member, "start"), lr[..., None]),
+        "diverged_at": (member, np.where(np.isfinite(loss).all(-1), -1, 1)),
     }
-    coords = {"case": list(cases), "rate": rate, "seed": np.arange(6), "step": [0, 1, 2], "probe_step": [0, 1, 2]}
-    return xr.Dataset(data, coords, exact.attrs), laws
+    coords = {
+        "case": list(sweep.cases(PLANTED)),
+        "rate": GRID,
+        "seed": np.arange(8),
+        "step": [0, 1, 2],
+        "probe_step": [0, 2],
+    }
+    return xr.Dataset(data, coords, {"config": json.dumps(dataclasses.asdict(PLANTED))}), found
 
 
-@pytest.mark.parametrize(
-    ("settings", "outcome"),
-    [
-        ({"peaks": 1.0, "sizes": 0.0, "drift": -1.0, "gamma": -2.0, "edge": (2.0, 4.0), "ratio": 1.05}, "supported"),
-        ({"peaks": 0.4, "sizes": 0.5, "drift": -0.3, "gamma": -1.0, "edge": (2.6, 6.0), "ratio": 1.6}, "not supported"),
-    ],
-)
-def test_planted_laws_and_boundaries_are_found(exact, settings, outcome):
-    fake, laws = _planted(exact, **settings)
+@pytest.mark.parametrize(("truth", "outcome"), [(TRUE, "supported"), (FALSE, "not supported")])
+def test_planted_numbers_are_found_and_judged(truth, outcome):
+    dataset, found = _planted(truth)
+    verdicts = CATAPULT.verdicts(dataset)
+    for i, one in enumerate(verdicts):
+        if one.id.startswith(("C1.5/peak", "C1.5/kernel")):
+            logs = {name: float(np.log(getattr(one, name))) for name in ("estimate", "low", "high")}
+            verdicts[i] = dataclasses.replace(one, **logs)
+    planting.assert_planted(verdicts, found, outcome, rtol=1e-5)
+
+
+def test_a_boundary_that_the_grid_does_not_hold_is_inconclusive():
+    dataset, _ = _planted(TRUE | {"trains": 12.0})
+    dataset["loss"] = dataset.loss.where(np.isfinite(dataset.loss), 0.1)
+    dataset["diverged_at"] = dataset.diverged_at * 0 - 1
+    verdicts = {name: str(one.verdict) for name, one in _verdicts(dataset).items()}
+    assert verdicts["C1.3/boundary/uv"] == "inconclusive"  # there is none
+    assert verdicts["C1.3/single quadratic"] == "not supported"
+
+
+def test_the_error_of_a_map_is_that_of_its_worst_record(exact):
+    fake, label = exact.copy(deep=True), sweep.largest(EXACT)["uv"]
+    here = {"case": fake.case.values.tolist().index(label), "seed": 2, "direction": 0}
+    nearest = {at: int(np.abs(fake.rate.values - at).argmin()) for at in (3.0, 3.96)}
+    scale = float(abs(fake.state_kernel[here | {"rate": nearest[3.0]}]).max())
+    fake.state_kernel[here | {"rate": nearest[3.0], "probe_step": 7}] += 1e-6 * scale
+    fake.state_kernel[here | {"rate": nearest[3.96], "probe_step": 7}] += 1.0  # beyond 3.8 nothing is claimed
     found = _verdicts(fake)
-    rows = {f"C6.4/{family}": laws["peak"] for family in ("single network", "single quadratic", "uv")}
-    rows |= {f"C1.1b/{family}": laws["drift"] for family in ("single network", "single quadratic", "uv")}
-    rows |= {
-        "C1.4/gamma": laws["gamma"],
-        "C1.4/size/single quadratic/3.5": laws["size"],
-        "C1.4/size/general/2.8": laws["size"],
-    }
-    for id, numbers in rows.items():
-        one = found[id]
-        np.testing.assert_allclose((one.estimate, one.low, one.high), mean_interval(numbers), atol=3e-3, err_msg=id)
-        assert str(one.verdict) == outcome, str(one)
-    rate = fake.rate.values
-    for id, edge in {"C1.2/boundary/uv": settings["edge"][0], "C1.3/boundary/general": settings["edge"][1]}.items():
-        one = found[id]
-        assert (one.low, one.high) == (rate[rate <= edge].max(), rate[rate > edge].min())
-        assert str(one.verdict) == outcome, str(one)
-    for family in ("uv", "single quadratic", "general"):
-        in_window = rate[(rate > 2.199) & (rate < 3.801)]
-        share = np.mean((in_window > settings["edge"][0]) & (in_window <= settings["edge"][1]))  # all members alike
-        assert found[f"C1.2/{family}"].estimate <= share + 1e-9
-        assert found[f"C1.3/{family}"].estimate == (
-            1.0 if outcome == "supported" else np.mean(rate[(rate >= 4.2) & (rate <= 6.0)] > 6.0)
-        )
-    assert (str(found["C1.1/uv"].verdict), str(found["C1.8"].verdict)) == ("supported", outcome)
-    if outcome == "supported":
-        for claim in ("peak", "kernel"):
-            one = found[f"C1.5/{claim}/single/3"]
-            np.testing.assert_allclose(
-                (one.estimate, one.low, one.high), np.exp(mean_interval(np.log(laws["ratio"]))), rtol=1e-5
-            )
-        np.testing.assert_allclose(found["C1.4/peak/single quadratic"].estimate, 2.0, atol=1e-3)
-        np.testing.assert_allclose(found["C1.4/kernel/single quadratic"].estimate, -1.5, atol=0.3)
+    assert found["map/uv"].estimate == pytest.approx(1e-6, rel=0.05)
+    assert str(found["map/uv"].verdict) == "not supported"
+    assert str(found["map/single quadratic"].verdict) == "supported"
 
 
 def test_single_precision_has_no_claim_about_the_maps(exact):
@@ -292,4 +336,4 @@ def test_simulated_models_follow_their_maps(x64):
 def test_the_paper_preset_is_planned():
     function, loop, vmap = sweep.ensemble(sweep.PRESETS["paper"])
     plan = jd.ensemble.plan(function, loop=loop, vmap=vmap)
-    assert sum(cell.num_members for cell in plan.cells) == 24 * 16 * len(problems.rates(0.05, 0.01))
+    assert sum(cell.num_members for cell in plan.cells) == 24 * 16 * len(sweep.rates(0.05, 0.01))

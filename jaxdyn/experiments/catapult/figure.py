@@ -8,8 +8,8 @@ import xarray as xr
 
 from jaxdyn.analysis import figures
 from jaxdyn.analysis.scaling import power_law
-from jaxdyn.experiments.catapult.measure import by_size, largest, measures
-from jaxdyn.experiments.catapult.sweep import Config
+from jaxdyn.experiments.catapult import measure
+from jaxdyn.experiments.catapult.sweep import Config, largest
 
 SHOWN = (1.0, 2.5, 3.5, 4.2)
 """Relative rates of the trajectories."""
@@ -19,8 +19,8 @@ DIAGRAM = ("general", "clusters quadratic", "clusters network", "uv", "single qu
 
 def draw(config: Config, dataset: Any) -> Any:
     """Phase diagram with the lines 2/λ and 4/λ, trajectories, boundaries of the two classes, peaks, and final curvatures."""
-    found, whole = measures(config, dataset), largest(config)
-    sizes = {family: by_size(config, found, family) for family in whole}
+    found, whole = measure.measures(config, dataset), largest(config)
+    sizes = {family: measure.by_size(found, config, family) for family in whole}
     page, axes = figures.figure(2, 3, size=(4.6, 3.7))
     _diagram(axes[0, 0], sizes, whole)
     _trajectories(axes[0, 1], dataset, whole)
@@ -30,30 +30,30 @@ def draw(config: Config, dataset: Any) -> Any:
         fit = power_law(peak, "width", over="seed")
         figures.power_law(axes[1, 0], peak, "width", over="seed", fit=fit, label=family, reference=1.0)
     axes[1, 0].set_title("peak loss at η_rel = 3")
-    _curvatures(axes[1, 1], sizes["single quadratic"], sizes["single network"], "width")
+    _curvatures(axes[1, 1], {"-": sizes["single quadratic"], "--": sizes["single network"]}, "width")
     axes[1, 1].set_title("one example: final λ over initial λ (network dashed)")
-    _curvatures(axes[1, 2], sizes["general"], None, "gamma")
+    _curvatures(axes[1, 2], {"-": sizes["general"]}, "gamma")
     axes[1, 2].set_title("general quadratic: peak (right) and final λ")
     _peaks(axes[1, 2].twinx(), sizes["general"])
-    page.suptitle(f"Catapult phase: medians of {dataset.sizes['seed']} seeds, {int(dataset['step'].max())} steps")
+    page.suptitle(f"Catapult phase: medians of {config.seeds} seeds, {config.steps} steps")
     return page
 
 
-def _diagram(place: Any, sizes: Mapping[str, Any], whole: Mapping[str, str]) -> None:
+def _diagram(place: Any, sizes: Mapping[str, Any], largest: Mapping[str, str]) -> None:
     rows = []
     for family in DIAGRAM:
         phase = sizes[family]["phase"]
         name = "gamma" if family == "general" else "width"
-        rows.append(phase.isel({name: -1}, drop=True).assign_coords(case=whole[family]))
+        rows.append(phase.isel({name: -1}, drop=True).assign_coords(case=largest[family]))
     figures.phase_diagram(place, xr.concat(rows, dim="case"), x="rate", y="case", over="seed", lines=(2.0, 4.0))
     place.set_xlabel("η_rel = η c λ_max(K_0); dashed: 2 and 4")
     place.set_ylabel("")
     place.set_title("phases")
 
 
-def _trajectories(place: Any, dataset: Any, whole: Mapping[str, str]) -> None:
+def _trajectories(place: Any, dataset: Any, largest: Mapping[str, str]) -> None:
     for family, style in (("single quadratic", "-"), ("single network", "--")):
-        loss = dataset["loss"].sel(case=whole[family]).isel(seed=0)
+        loss = dataset["loss"].sel(case=largest[family]).isel(seed=0)
         for rate, color in zip(SHOWN, figures.COLORS, strict=False):
             one = loss.sel(rate=rate, method="nearest")
             values = np.where(np.isfinite(one.values) & (one.values > 0), one.values, np.nan)
@@ -63,7 +63,7 @@ def _trajectories(place: Any, dataset: Any, whole: Mapping[str, str]) -> None:
     place.set_xscale("log")
     place.set_ylim(1e-12, 1e7)
     place.set_xlabel("step + 1")
-    place.set_title(f"loss, {whole['single quadratic']} (network dashed)")
+    place.set_title(f"loss, {largest['single quadratic']} (network dashed)")
     place.legend(loc="upper right")
 
 
@@ -83,10 +83,8 @@ def _classes(place: Any, sizes: Mapping[str, Any]) -> None:
     place.legend(loc="lower left")
 
 
-def _curvatures(place: Any, quadratic: Any, network: Any, size: str) -> None:
-    for data, style in ((quadratic, "-"), (network, "--")):
-        if data is None:
-            continue
+def _curvatures(place: Any, shown: Mapping[str, Any], size: str) -> None:
+    for style, data in shown.items():
         kept = data["kept"].isel(direction=0).sel(rate=slice(0.5, 4.0))
         for value, color in zip(kept[size].values, figures.COLORS, strict=False):
             one = kept.sel({size: value}).median("seed")

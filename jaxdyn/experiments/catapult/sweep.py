@@ -1,4 +1,4 @@
-"""Solvable models and the networks they come from on one grid of relative rates."""
+"""Solvable models and networks at relative rates around 2 and 4."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,11 @@ import numpy as np
 import optax
 
 import jaxdyn as jd
-from jaxdyn.experiments.catapult.problems import Along, Case, Constant, problem, rates
+from jaxdyn.experiments.catapult.probes import Along, Constant
+from jaxdyn.experiments.catapult.problems import Case, problem
+
+BEYOND = (4.5, 5.0, 6.0, 8.0, 12.0, 20.0)
+"""Relative rates at which only networks may train."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,28 @@ PRESETS = {
 
 
 def cases(config: Config) -> dict[str, Case]:
-    """All cases by label, such as "single network 128"."""
+    """All cases by label, such as "single network 128"; the largest of a family comes last."""
     families = [
         Case(family, width) for family in ("single network", "single quadratic", "uv") for width in config.widths
     ]
     families += [Case(f"clusters {which}", config.class_width) for which in ("network", "quadratic")]
     families += [Case("general", gamma) for gamma in config.gammas]
     return {str(case): case for case in families}
+
+
+def largest(config: Config) -> dict[str, str]:
+    """The label of the largest case of every family."""
+    return {case.family: label for label, case in cases(config).items()}
+
+
+def rates(coarse: float, fine: float) -> np.ndarray:
+    """The relative rates, sorted: spaced by `coarse`, by half of it from 2 to 3.5, relatively by `fine` around 2 and 4, which are none."""
+    offsets = 1 + fine * (np.arange(6) - 2.5)
+    around = np.concatenate([2 * offsets, 4 * offsets])
+    plain = np.concatenate([np.arange(0.5, 4.4, coarse), np.arange(2.0, 3.5, coarse / 2)])
+    is_near = (np.abs(plain[:, None] / around[None, :] - 1) < 0.3 * fine).any(axis=1)
+    is_edge = (np.abs(plain[:, None] / np.array([2.0, 4.0])[None, :] - 1) < fine).any(axis=1)
+    return np.unique(np.round(np.concatenate([plain[~is_near & ~is_edge], around, BEYOND]), 4))
 
 
 def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -59,8 +78,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         found = problem(known[case], config.num_train, key)
         params0 = found.model.init(key)
         unit = jd.theory.critical_learning_rate(found.model.apply, params0, found.task, loss=found.loss) / 2
-        start = {"learning_rate": Constant(rate * unit)}
-        setting = {
+        start = {
+            "learning_rate": Constant(rate * unit),
             "coupling": Constant(found.coupling, ("direction",)),
             "target": Constant(found.target, ("direction",)),
         }
@@ -76,7 +95,7 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
             record=(
                 jd.record(jd.every(1), loss=jd.probes.Loss()),
                 jd.record(jd.every(config.every), dim="probe_step", state=Along(found.directions)),
-                jd.record(jd.at([0]), dim="start", **start, **setting),
+                jd.record(jd.at([0]), dim="start", **start),
             ),
         )
 

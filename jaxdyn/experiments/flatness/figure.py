@@ -8,9 +8,11 @@ from jaxdyn.analysis import figures
 from jaxdyn.experiments.flatness.measure import measures
 from jaxdyn.experiments.flatness.sweep import EARLY, Config
 
+PANELS = {"kept": "λ/λ_0 at the end", "accuracy": "test accuracy", "test_loss": "test loss"}
+
 
 def draw(config: Config, dataset: Any) -> Any:
-    """Loss and curvature early on; curvature, accuracy and test loss against the rate at both horizons."""
+    """Curvature early on; curvature, accuracy and test loss against the rate at both horizons."""
     found = measures(config, dataset)
     page, axes = figures.figure(1, 4, size=(3.7, 3.4))
     trained = found["rate"].values[found["trains"].all("seed").values]
@@ -20,8 +22,7 @@ def draw(config: Config, dataset: Any) -> Any:
     figures.curves(axes[0, 0], (early / first).reset_coords(drop=True), x="probe_step", hue="rate", over="seed")
     axes[0, 0].set_title("λ_t/λ_0, first steps; colour: η_rel")
     axes[0, 0].set_xlabel("step")
-    panels = (("kept", "λ/λ_0 at the end"), ("accuracy", "test accuracy"), ("test_loss", "test loss"))
-    for place, (name, title) in zip(axes[0, 1:], panels, strict=True):
+    for place, (name, title) in zip(axes[0, 1:], PANELS.items(), strict=True):
         figures.curves(place, found[name], x="rate", hue="horizon", over="seed")
         place.axvline(2.0, color=figures.GREY, ls=":", lw=1.0)
         place.set_xscale("log")
@@ -32,8 +33,8 @@ def draw(config: Config, dataset: Any) -> Any:
     rate = np.geomspace(2.0, max(config.rates), 50)
     axes[0, 1].plot(rate, 2 / rate, color=figures.GREY, ls="--", label="2/η")
     axes[0, 1].legend(loc="lower left")
-    text = f"fixed steps {config.steps}, fixed time t η λ_0 = {config.time:g}"
     page.suptitle(
-        f"Parity of digits, n = {config.num_train}, 3 hidden layers of {config.width}, {config.seeds} seeds; {text}"
+        f"Parity of digits, n = {config.num_train}, 3 hidden layers of {config.width}, {config.seeds} seeds; "
+        f"fixed steps {config.steps}, fixed time t η λ_0 = {config.time:g}"
     )
     return page

@@ -1,11 +1,11 @@
-"""Curvature and accuracy of the runs that train, at both horizons."""
+"""Curvature and test accuracy at both horizons, on either side of the critical rate."""
 
 from typing import Any
 
 import numpy as np
 
-from jaxdyn import losses
-from jaxdyn.analysis import estimates, phases
+import jaxdyn as jd
+from jaxdyn.analysis import brackets, estimates, phases
 from jaxdyn.analysis.scaling import mean_interval, power_law
 from jaxdyn.experiments.flatness.sweep import EARLY, Config, horizon
 
@@ -13,34 +13,32 @@ from jaxdyn.experiments.flatness.sweep import EARLY, Config, horizon
 def intervals(config: Config, dataset: Any) -> dict[str, Any]:
     """Estimates of C6.1 to C6.3 and the edge of training."""
     found = measures(config, dataset)
-    lazy, wild = found.sel(rate=slice(0.0, 1.6)), found.sel(rate=slice(2.1, None))
+    trains, kept, accuracy = found["trains"], found["kept"], found["accuracy"]
+    lazy, wild = kept.sel(rate=slice(0.0, 1.6)), found.sel(rate=slice(2.1, None))
     wild = wild.sel(rate=wild["trains"].all("seed"))
-    measured: dict[str, Any] = {}
-    for when in ("steps", "time"):
-        logs = np.log(lazy["kept"].sel(horizon=when).astype(float))
-        worst = max(
-            (mean_interval(logs.sel(rate=rate).values) for rate in logs["rate"].values), key=lambda one: abs(one.mean)
-        )
-        measured[f"C6.1/{when}"] = np.exp(worst)
-    measured["C6.1/rate"] = _exponent(lazy["kept"].sel(horizon="time"))
-    measured["C6.2"] = float(wild["relative"].sel(horizon="steps").max()) if wild.sizes["rate"] else np.nan
-    measured["C6.2/soon"] = mean_interval(found["above"].sel(rate=slice(2.4, 3.6)).mean("rate").values)
-    measured["C6.2/rate"] = _exponent(wild["kept"].sel(horizon="steps"))
-    for when in ("steps", "time"):
-        measured[f"C6.3/{when}"] = mean_interval(best(found["accuracy"].sel(horizon=when), found["trains"]))
-    gain = best(-np.log(found["test_loss"].sel(horizon="steps")), found["trains"])
-    measured["C6.3/loss"] = np.exp(mean_interval(-gain))
-    edge = phases.bracket(~found["trains"], dim="rate")
-    middle = float(np.sqrt(edge.low * edge.high).mean())
-    measured["edge"] = estimates.Estimate(middle, float(edge.low.min()), float(edge.high.max()))
-    return measured
+    steps = {name: wild[name].sel(horizon="steps") for name in ("relative", "kept")}
+    soon = found["above"].sel(rate=slice(2.4, 3.6)).mean("rate")
+    loss = best(-np.log(found["test_loss"].sel(horizon="steps")), trains)
+    edge = phases.bracket(~trains, dim="rate")
+    return {
+        "C6.1/steps": _farthest(lazy.sel(horizon="steps")),
+        "C6.1/time": _farthest(lazy.sel(horizon="time")),
+        "C6.1/rate": _exponent(lazy.sel(horizon="time")),
+        "C6.2": float(steps["relative"].max()) if wild.sizes["rate"] else np.nan,
+        "C6.2/soon": mean_interval(soon.values),
+        "C6.2/rate": _exponent(steps["kept"]),
+        "C6.3/steps": mean_interval(best(accuracy.sel(horizon="steps"), trains)),
+        "C6.3/time": mean_interval(best(accuracy.sel(horizon="time"), trains)),
+        "C6.3/loss": np.exp(mean_interval(-loss)),
+        "edge": brackets.hull(edge.low, edge.high),
+    }
 
 
 def measures(config: Config, dataset: Any) -> Any:
     """What the claims are about, one number a member.
 
     Returns:
-        An `xarray.Dataset` with dims (rate, seed): `phase`, `trains`; and with `horizon` ("steps", "time"), NaN where a run does not train:
+        An `xarray.Dataset` with dims (rate, seed): `trains`; and with `horizon` ("steps", "time"), NaN where a run does not train:
         `kept` (λ/λ_0), `relative` (η c λ), `test_loss`, `accuracy`; and `above` (the last of the first 50 steps with η c λ ≥ 2, plus one).
     """
     import xarray as xr
@@ -51,7 +49,7 @@ def measures(config: Config, dataset: Any) -> Any:
     trains = phase.isin(["lazy", "catapult"]) & (loss.isel(step=-1, drop=True) < loss.isel(step=0, drop=True))
     at = xr.DataArray(horizon(config), dims="rate", coords={"rate": dataset["rate"]})
     first = curvature.sel(probe_step=0, drop=True)
-    eta = dataset["learning_rate"].isel(start=0, drop=True) * losses.half_mean.c(config.num_train, 1)
+    eta = dataset["learning_rate"].isel(start=0, drop=True) * jd.losses.half_mean.c(config.num_train, 1)
 
     def both(array: Any) -> Any:
         parts = [array.sel(probe_step=config.steps, drop=True), array.sel(probe_step=at).drop_vars("probe_step")]
@@ -59,7 +57,6 @@ def measures(config: Config, dataset: Any) -> Any:
 
     early = eta * curvature.sel(probe_step=slice(0, EARLY)) >= 2
     found = {
-        "phase": phase,
         "trains": trains,
         "kept": both(curvature / first),
         "relative": both(eta * curvature),
@@ -84,6 +81,13 @@ def best(score: Any, trains: Any) -> np.ndarray:
         return np.full(seeds, np.nan)
     picked = [[side[np.delete(side, s, axis=1).mean(axis=1).argmax(), s] for s in range(seeds)] for side in sides]
     return np.subtract(*np.asarray(picked, float))
+
+
+def _farthest(ratio: Any) -> estimates.Estimate:
+    """The geometric mean over seeds at the rate where it is farthest from 1."""
+    logs = {float(rate): mean_interval(np.log(ratio.sel(rate=rate).values.astype(float))) for rate in ratio["rate"]}
+    rate = max(logs, key=lambda one: abs(logs[one].mean))
+    return estimates.estimate(np.exp(logs[rate]), f"worst at {rate:g}")
 
 
 def _exponent(array: Any) -> Any:

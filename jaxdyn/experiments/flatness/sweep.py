@@ -1,4 +1,4 @@
-"""Gradient descent at rates on both sides of the critical one, looked at after fixed steps and at a fixed time."""
+"""Fully connected ReLU networks at relative rates on either side of 2."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +37,11 @@ PRESETS = {
 
 
 def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The function of the axes, its loop axes (none) and its vmap axes.
+    """The function of the axes, its loop axes and its vmap axes.
 
-    The dataset has dims (rate, seed, …), `rate` the relative one η λ_0: along `step` (all of them) `loss`; along `probe_step` (the first 50
-    steps, every horizon, and the end) `curvature` (λ_max of K, not normalised), `test_loss`, `accuracy`; along `start` `learning_rate`
-    (absolute).
+    The dataset has dims (rate, seed, …), `rate` the relative one η λ_0: along `step` (all of them) `loss`; along `probe_step` (the first
+    50 steps, every horizon, and the end) `curvature` (λ_max of K, not normalised), `test_loss`, `accuracy`; along `start`
+    `learning_rate` (absolute).
 
     Raises:
         ValueError: where the fixed time does not fit into the steps.

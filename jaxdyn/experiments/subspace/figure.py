@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxdyn import losses
 from jaxdyn.analysis import figures
-from jaxdyn.experiments.subspace.measure import measures, size_at
+from jaxdyn.experiments.subspace.measure import measures, median_size
 from jaxdyn.experiments.subspace.sweep import MODELS, NETWORKS, Config
 
 SEEN = 1e-6
@@ -19,7 +19,7 @@ def draw(config: Config, dataset: Any) -> Any:
     page, axes = figures.figure(3, len(cells), size=(3.2, 2.5))
     for column, (network, model) in enumerate(cells):
         here = dataset.sel(network=network, model=model)
-        size = size_at(found.sel(network=network, model=model), rate)
+        size = median_size(found.sel(network=network, model=model), rate)
         member = here.sel(rate=rate).isel(seed=0)
         cumulative, loss = member["top_loss"].cumsum("mode"), member["loss"]
         top, middle, bottom = (axes[row, column] for row in range(3))

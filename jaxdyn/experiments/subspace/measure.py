@@ -1,5 +1,6 @@
-"""Shares of the top eigenspace in the peak of a catapult, and the diagnostics along it."""
+"""Shares of the top eigenspace in a catapult, its complement, and the two diagnostics of the top direction."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,17 @@ def intervals(config: Config, dataset: Any) -> dict[str, Any]:
     for network in found["network"].values.tolist():
         for model in found["model"].values.tolist():
             here = found.sel(network=network, model=model)
-            rows = {
-                "C1.6": _at_worst_rate(here, "top_one", lambda mean: -mean),
-                "C2.1/top": _at_worst_rate(here, "top", lambda mean: -mean),
-                "C2.1/rest": _of_worst_member(here, "rest", lowest=False),
-                "C1.6/positive": _of_worst_member(here, "positive", lowest=True),
-                "C1.6/scale": _at_worst_rate(here, "scale", lambda mean: abs(mean - 1)),
-                "C1.2/norm": _at_worst_rate(here, "final", lambda mean: mean),
-            }
             others = int((here["phase"] != "catapult").sum())
             note = f"{others} of {here['phase'].size} runs are no catapults and left out" if others else ""
-            measured |= {f"{claim}/{network}/{model}": estimates.estimate(one, note) for claim, one in rows.items()}
+            numbers = {
+                "C1.6": _of_worst_rate(here, "top_one", lambda mean: -mean),
+                "C2.1/top": _of_worst_rate(here, "top", lambda mean: -mean),
+                "C2.1/rest": estimates.estimate(_of_worst_member(here, "rest", np.nanargmax), _needed(here)),
+                "C1.6/positive": _of_worst_member(here, "positive", np.nanargmin),
+                "C1.6/scale": _of_worst_rate(here, "scale", lambda mean: abs(mean - 1)),
+                "C1.2/norm": _of_worst_rate(here, "final", lambda mean: mean),
+            }
+            measured |= {f"{claim}/{network}/{model}": estimates.estimate(one, note) for claim, one in numbers.items()}
     return measured
 
 
@@ -42,8 +43,8 @@ def measures(config: Config, dataset: Any) -> Any:
     Returns:
         An `xarray.Dataset` with dims (network, model, rate, seed): `phase`, `rise` (peak over start), `size` (s), `top_one` and `top`
         (shares of P_{≤1} and P_{≤s} in the peak), `rest_one` and `rest` (largest P_{>1}L and P_{>s}L over their starts), `needed`
-        (the least s whose complement does not spike), `positive`, `scale`, `final` (η c λ_1 at the end), `fall` (λ_1 at the end over
-        its start). All but the first three are NaN where the run is no catapult.
+        (the least s whose complement does not spike), `positive`, `scale`, `final` (η c λ_1 at the end).
+        All but the first three are NaN where the run is no catapult.
     """
     import xarray as xr
 
@@ -71,7 +72,6 @@ def measures(config: Config, dataset: Any) -> Any:
         "scale": _slope(np.log(one.where(is_growing)), np.log(correction.where(is_growing))),
         "needed": is_calm.argmax("mode").clip(1),
         "final": unit * values.isel(step=-1, mode=0, drop=True),
-        "fall": evidence["curvature_ratio"],
     }
     is_catapult = evidence["phase"] == "catapult"
     kept = {name: array.where(is_catapult) for name, array in found.items()}
@@ -79,8 +79,8 @@ def measures(config: Config, dataset: Any) -> Any:
     return whole.drop_vars(["step", "mode"], errors="ignore")
 
 
-def size_at(here: Any, rate: float) -> int:
-    """The median s at a rate."""
+def median_size(here: Any, rate: float) -> int:
+    """The median of s over seeds at a rate."""
     return int(here["size"].sel(rate=rate).median())
 
 
@@ -93,27 +93,30 @@ def _slope(x: Any, y: Any) -> Any:
     return slope.where(is_there.sum("step") >= 3)
 
 
-def _at_worst_rate(here: Any, number: str, badness: Any) -> estimates.Estimate:
+def _of_worst_rate(here: Any, number: str, badness: Callable[[float], float]) -> estimates.Estimate:
     """The mean over catapults at the rate where it is worst; a rate without an interval only where all are."""
-    found = {float(rate): estimates.mean(here[number].sel(rate=rate).values) for rate in here["rate"].values}
-    sound = {rate: one for rate, one in found.items() if np.isfinite(one.value)} or found
-    rate = max(sound, key=lambda rate: badness(sound[rate].value))
-    return estimates.Estimate(*sound[rate][:3], f"at η_rel = {rate:g}, s = {size_at(here, rate)}")
+    means = {float(rate): estimates.mean(here[number].sel(rate=rate).values) for rate in here["rate"].values}
+    sound = [rate for rate, one in means.items() if np.isfinite(one.value)] or list(means)
+    rate = max(sound, key=lambda one: badness(means[one].value))
+    return estimates.Estimate(*means[rate][:3], f"η_rel = {rate:g}, s = {median_size(here, rate)}")
 
 
-def _of_worst_member(here: Any, number: str, *, lowest: bool) -> estimates.Estimate:
+def _of_worst_member(here: Any, number: str, worst: Callable[[Any], Any]) -> estimates.Estimate:
     """The number of the worst member, and who that is; NaN where there is none."""
     flat = here.stack(member=("rate", "seed"))
     values = flat[number].values.astype(float)
     if not np.isfinite(values).any():
         return estimates.estimate(np.nan, "no run")
-    place = int(np.nanargmin(values) if lowest else np.nanargmax(values))
-    one = flat.isel(member=place)
-    middle = float(np.nanmedian(here[number].sel(rate=one["rate"].item()).values))
-    where = f"η_rel = {one['rate'].item():g}, s = {int(one['size'])}, peak {float(one['rise']):.3g} L_0; median there {middle:.3g}"
-    if number == "rest":
-        needed = here["needed"].values[np.isfinite(here["needed"].values)]
-        where += (
-            f"; the least s whose complement does not double: median {np.median(needed):g}, at most {needed.max():g}"
-        )
-    return estimates.estimate(values[place], where)
+    one = flat.isel(member=int(worst(values)))
+    rate = float(one["rate"])
+    return estimates.estimate(
+        one[number],
+        f"η_rel = {rate:g}, s = {int(one['size'])}, peak {float(one['rise']):.3g} L_0; median there "
+        f"{float(here[number].sel(rate=rate).median()):.3g}",
+    )
+
+
+def _needed(here: Any) -> str:
+    needed = here["needed"].values[np.isfinite(here["needed"].values)]
+    found = f"median {np.median(needed):g}, at most {needed.max():g}" if needed.size else "not known"
+    return f"the least s whose complement does not double: {found}"

@@ -1,4 +1,4 @@
-"""Networks and their quadratic models at super-critical rates, the kernel decomposed at every step."""
+"""Two-layer ReLU networks and their quadratic models at super-critical rates, the kernel decomposed at every step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +66,7 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
             expand=quadratic[network] if model == "quadratic" else jd.exact,
             record=(
                 jd.record(jd.every(1), loss=jd.probes.Loss(), top=jd.probes.TopDirection(learning_rate * c)),
-                jd.record(jd.at([0]), dim="start", learning_rate=lambda snapshot: learning_rate),
+                jd.record(jd.at([0]), dim="start", learning_rate=lambda _: learning_rate),
             ),
         )
 
