@@ -117,7 +117,8 @@ class CrossEntropy:
         prediction, y, n, k = _same_shape(self.name, prediction, y)
         if k == 1:
             return jnp.sum(jax.nn.softplus(-y * prediction)) / n
-        return -jnp.sum(y * jax.nn.log_softmax(prediction, axis=-1)) / n
+        terms = jnp.where(y == 0, 0.0, y * jax.nn.log_softmax(prediction, axis=-1))  # a masked logit, −∞, where y is 0
+        return -jnp.sum(terms) / n
 
     def __repr__(self) -> str:
         return f"CrossEntropy({self.name!r})"

@@ -10,7 +10,8 @@ A run that leaves the finite numbers is frozen there: its parameters stay as the
 of the batch was first not finite or above `diverge_above`. Nothing raises inside compiled code.
 """
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -35,7 +36,8 @@ class Training:
     Attributes:
         model: the network.
         task: what it learns.
-        optimizer: an optax transformation, not wrapped in anything.
+        optimizer: an optax transformation, not wrapped in anything. Its `update` gets those of the arguments `value`, `grad`, `value_fn`
+            and `grad_fn` (the loss of the same batch and its gradient, as functions of the parameters) that its signature takes.
         steps: number of steps, at least 0 (static).
         key: typed random key of the run: initialisation, minibatches and noise are streams of it.
         params0: the anchor; `model.init(key)` when None.
@@ -204,7 +206,7 @@ class _Run:
     def __init__(self, training: Training, apply: Apply | None = None) -> None:
         self.training = training
         self.apply = training.expand(training.model.apply, training.params0) if apply is None else apply
-        self.optimizer = optax.with_extra_args_support(training.optimizer)
+        self.optimizer = training.optimizer
         self.batch_key = batch_key(training.key)
 
     def on_fixed_data(self) -> "_Run":
@@ -274,8 +276,9 @@ class _Run:
             return training.loss(self.apply(params, x), y)
 
         value, grad = jax.value_and_grad(loss)(state.params)
+        more = {"value": value, "grad": grad, "value_fn": loss, "grad_fn": lambda params, *_: jax.grad(loss)(params)}
         updates, opt_state = self.optimizer.update(
-            grad, state.opt_state, state.params, value=value, grad=grad, value_fn=loss
+            grad, state.opt_state, state.params, **_accepted(self.optimizer.update, more)
         )
         params = optax.apply_updates(state.params, updates)
         diverged_at = self._diverged_at(state, value)
@@ -333,6 +336,13 @@ class _Run:
 
 
 _BATCHES = 0x62617463  # the stream of minibatches, apart from that of the initialisation
+
+
+def _accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the keyword arguments that a function takes: all where it takes any."""
+    parameters = inspect.signature(function).parameters
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    return {name: value for name, value in arguments.items() if takes_any or name in parameters}
 
 
 def _add(values: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -10,14 +10,11 @@ K may be the empirical kernel of a network at its anchor, and the outputs are th
 infinite-width kernel. A kernel [n, n] stands for K ⊗ I_k, the same for every output; blocks [n, n, k, k] for the whole.
 
 No simulation is run. After one O(n³) decomposition the loss costs O(n) a point of a grid of rates and steps, and
-outputs O(n²). Small eigenvalues, where (1 − decay)/λ is nearly 0/0, go through `log1p` and `expm1`, so that a million
-small steps lose no digits. A rate above the critical one overflows to infinity in the loss, to infinity or NaN in the
-outputs, and raises nothing.
-
-Null modes: an eigenvalue within 4 n ε λ_max of zero is rounding, and is zero. Such a mode is never learned, and does
-not pull on other inputs either, since |K(x', X) u|² ≤ K(x', x') λ = 0 for a kernel: what is left of K(x', X) u is
-rounding too, which would otherwise be multiplied by rate times steps. So test inputs that are training inputs get the
-training outputs at any time. What lies in modes so small needs double precision.
+outputs O(n²). Small c λ go through `log1p` and `expm1`, so that a million small steps lose no digits. Modes whose
+eigenvalue is rounding are null (see `decompose`): they keep their residual for ever and move no test output, since
+K(x', x) u = 0 wherever K(x, x) u = 0 and K is positive semidefinite on all inputs. What is kept carries an error of about
+the rounding of K(x', x) u over λ, which does not grow with time. A rate above the critical one overflows to infinity in the loss, to
+infinity or NaN in the outputs, and raises nothing.
 
 References:
     Jacot et al., arXiv 1806.07572; Lee et al., arXiv 1902.06720, eq. 10-11 (flow). The discrete form is the geometric
@@ -45,7 +42,7 @@ class System:
     """The eigendecomposition of a kernel; a pytree, q = n modes, or nk from blocks.
 
     Attributes:
-        values: eigenvalues λ, ascending, [q]. Those within 4 n ε λ_max of zero are exactly zero.
+        values: eigenvalues λ, ascending, [q]; exactly zero for null modes.
         vectors: eigenvectors U as columns, [q, q].
     """
 
@@ -71,12 +68,15 @@ class Evolution:
 def decompose(kernel: Num[ArrayLike, "..."]) -> System:
     """Decompose a kernel once, for all rates, steps and targets. May be traced and vmapped.
 
+    A mode is null where |λ| is at most twice the most negative eigenvalue, which in a kernel is rounding; that level is
+    taken to be at least √q ε λ_max, and at most q ε λ_max, for q modes.
+
     Args:
         kernel: [n, n], the same for every output; or blocks [n, n, k, k] as of `geometry.ntk_blocks`.
 
     Raises:
-        ValueError: for an array of another shape, or one that is not symmetric, such as a kernel between two sets of
-            inputs.
+        ValueError: for an array of another shape or without entries, or one that is not symmetric, such as a kernel
+            between two sets of inputs.
 
     Example:
         >>> system = decompose(jnp.array([[2.0, 0.0], [0.0, 1.0]]))
@@ -90,13 +90,15 @@ def decompose(kernel: Num[ArrayLike, "..."]) -> System:
     matrix = jnp.asarray(kernel)
     if matrix.ndim == 4 and matrix.shape[0] == matrix.shape[1] and matrix.shape[2] == matrix.shape[3]:
         matrix = geometry.as_matrix(matrix)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"A kernel has shape [n, n], or [n, n, k, k] for blocks, but this one has {matrix.shape}.")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
+        raise ValueError(
+            f"A kernel has shape [n, n], or [n, n, k, k] for blocks, with n ≥ 1, but this one has {matrix.shape}."
+        )
     _check_symmetric(matrix)
     values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
-    size = jnp.abs(values)
-    rounding = 4 * len(values) * jnp.finfo(values.dtype).eps * jnp.max(size, initial=0.0)
-    return System(jnp.where(size <= rounding, 0.0, values), vectors)
+    unit = jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
+    rounding = jnp.clip(-2 * values[0], len(values) ** 0.5 * unit, len(values) * unit)
+    return System(jnp.where(jnp.abs(values) <= rounding, 0.0, values), vectors)
 
 
 def descent(learning_rate: Num[ArrayLike, "..."], steps: Num[ArrayLike, "..."]) -> Evolution:
@@ -134,12 +136,13 @@ def flow(time: Num[ArrayLike, "..."]) -> Evolution:
     """Gradient flow, the limit of small steps.
 
     Args:
-        time: learning rate times steps, finite and ≥ 0; its shape is the grid.
+        time: learning rate times steps, ≥ 0, infinite for the limit (kernel regression); its shape is the grid.
     """
     (when,) = _grid(time)
 
     def decay(curvature: Any) -> Any:
-        return jnp.exp(-when * _last(curvature, when))
+        spread = _last(curvature, when)
+        return jnp.where(spread == 0, 1.0, jnp.exp(-when * spread))
 
     def response(curvature: Any) -> Any:
         spread = _last(curvature, when)
@@ -183,7 +186,7 @@ def test_outputs(
     cross: Num[ArrayLike, "..."],
     f0_test: Num[ArrayLike, "j k"],
 ) -> Float[Array, "*grid j k"]:
-    """Outputs on other inputs.
+    """Outputs on other inputs. Null modes of the training kernel move none of them.
 
     Args:
         system: the decomposed kernel of the training inputs.
@@ -209,7 +212,8 @@ def test_outputs(
             f"`cross` has shape {jnp.shape(cross)}, which does not belong to a kernel with {len(system.values)} modes and "
             f"`f0_test` of shape {start.shape}; it is K(x_test, x) of the same kernel, [j, n] or [j, n, k, k]."
         )
-    response = jnp.where(system.values == 0, 0.0, evolution.response(c * system.values))  # [*grid, q]
+    response = evolution.response(c * system.values)  # [*grid, q]
+    response = jnp.where(_behind(system.values, response) == 0, 0.0, response)
     with jax.default_matmul_precision("highest"):
         modes = system.vectors.T @ -residual
         pulled = jnp.einsum("jp,...p,pb->...jb", matrix @ system.vectors, c * response, modes)
@@ -251,8 +255,8 @@ def _residual(system: System, f0: Any, y: Any, loss: Any) -> tuple[float, Any, A
             f"The closed form needs a quadratic loss such as losses.mse, but got {loss!r}; simulate it instead."
         )
     f0, y = jnp.asarray(f0), jnp.asarray(y)
-    if f0.ndim != 2 or f0.shape != y.shape:
-        raise ValueError(f"f0 and y are both [n, k], but have the shapes {f0.shape} and {y.shape}.")
+    if f0.ndim != 2 or f0.shape != y.shape or y.size == 0:
+        raise ValueError(f"f0 and y are both [n, k] with n, k ≥ 1, but have the shapes {f0.shape} and {y.shape}.")
     n, k = y.shape
     modes = len(system.values)
     if modes not in (n, n * k):

@@ -156,7 +156,7 @@ def gram(
         [1.0, 0.3700000047683716]
     """
     with jax.default_matmul_precision("highest"):
-        far, near = projected(metric, x1, x2)
+        far, near, _ = projected(metric, x1, x2)
         columns = jnp.arange(len(near))[None, :]
 
         def rows(block: Any, index: Any) -> Any:
@@ -165,11 +165,11 @@ def gram(
         return by_rows(rows, far, len(near), block_size(near, memory))
 
 
-def projected(metric: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
-    """M^½ (x − centre) of two sets of inputs, in which the distance is Euclidean; the centre keeps numbers small."""
+def projected(metric: Any, x1: Any, x2: Any) -> tuple[Any, Any, Any]:
+    """M^½ (x − centre) of two sets of inputs, in which the distance is Euclidean, and M^½; the centre keeps numbers small."""
     half = geometry.matrix_power(metric, 0.5)
     centre = jnp.mean(x2, axis=0, keepdims=True)
-    return (x1 - centre) @ half, (x2 - centre) @ half
+    return (x1 - centre) @ half, (x2 - centre) @ half, half
 
 
 def squares(a: Any, b: Any) -> Any:
@@ -180,6 +180,8 @@ def squares(a: Any, b: Any) -> Any:
     a itself, and for all where another is as near.
     """
     sizes = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None, :]
+    if 0 in sizes.shape:
+        return sizes
     eps = float(jnp.finfo(a.dtype).eps)
 
     def differences() -> Any:
@@ -201,8 +203,15 @@ def squares(a: Any, b: Any) -> Any:
     return jnp.where(found <= (8 * eps) ** 2 * sizes, 0.0, found)
 
 
+def cancels(q: Any, sizes: Any) -> Any:
+    """Whether q is so small beside ‖a‖² + ‖b‖² that a difference of sums loses two digits or more."""
+    return q < 0.01 * sizes
+
+
 def by_rows(rows: Callable[[Any, Any], Any], x: Any, width: int, size: int) -> Any:
     """`rows(x[block], indices)` written block by block into one array [n, width]; the last block reaches back over the one before."""
+    if not len(x):
+        return jnp.zeros((0, width), x.dtype)
     size = min(size, len(x))
 
     def write(i: Any, out: Any) -> Any:
@@ -215,7 +224,7 @@ def by_rows(rows: Callable[[Any, Any], Any], x: Any, width: int, size: int) -> A
 
 def block_size(near: Any, memory: int) -> int:
     """How many rows of n numbers may be worked on at once: a few copies of them are alive."""
-    return max(1, memory // (4 * len(near) * near.dtype.itemsize))
+    return max(1, memory // max(1, 4 * len(near) * near.dtype.itemsize))
 
 
 def _positive(bandwidth: float) -> float:

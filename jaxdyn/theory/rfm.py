@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jaxdyn import geometry, losses
-from jaxdyn.theory.radial import MEMORY, Kernel, block_size, by_rows, gram, projected, squares
+from jaxdyn.theory.radial import MEMORY, Kernel, block_size, by_rows, cancels, gram, projected, squares
 
 Normalise = Callable[[Any], Any]
 """A function `[d, d] -> [d, d]` that every new metric goes through."""
@@ -92,7 +92,7 @@ def fit(
         A `Machine`. In float64 when the inputs are (enable x64); a single-precision kernel needs a ridge above its rounding.
 
     Raises:
-        ValueError: for shapes that do not belong together, a negative ridge or number of iterations.
+        ValueError: for shapes that do not belong together, an empty set, a negative ridge or number of iterations.
 
     Example:
         >>> x = jax.random.normal(jax.random.key(0), (80, 4))
@@ -169,7 +169,7 @@ def predict(
         memory: bytes for a block of rows.
     """
     with jax.default_matmul_precision("highest"):
-        far, near = projected(metric, points, x)
+        far, near, _ = projected(metric, points, x)
 
         def rows(block: Any, _: Any) -> Any:
             return kernel(squares(block, near)) @ alpha
@@ -200,28 +200,40 @@ def agop(
 
     Returns:
         G, [d, d], symmetric.
+
+    Raises:
+        ValueError: for no points.
     """
+    if not len(points):
+        raise ValueError("A mean over `points` needs at least one of them, but there are none.")
     with jax.default_matmul_precision("highest"):
-        far, near = projected(metric, points, x)
-        centre = jnp.mean(x, axis=0, keepdims=True)
-        x, points = x - centre, points - centre
+        far, near, half = projected(metric, points, x)
         size = min(block_size(near, memory), len(points))
 
         def add(i: Any, total: Any) -> Any:
             start = jnp.minimum(i * size, len(points) - size)
-            slope = kernel.slope(squares(jax.lax.dynamic_slice_in_dim(far, start, size), near))  # [size, n]
-            here = jax.lax.dynamic_slice_in_dim(points, start, size)
+            here = jax.lax.dynamic_slice_in_dim(far, start, size)
+            q = squares(here, near)
+            slope = kernel.slope(q)  # [size, n]
+            sizes = jnp.sum(here * here, axis=1)[:, None] + jnp.sum(near * near, axis=1)[None, :]
+            is_close = jnp.any((q > 0) & cancels(q, sizes))
             is_new = (start + jnp.arange(size) >= i * size)[:, None]
 
             def one(total: Any, a: Any) -> tuple[Any, None]:
-                pull = (slope @ a)[:, None] * here - slope @ (a[:, None] * x)  # Σ_i κ α_i (x − x_i), [size, d]
+                """Adds the outer products of Σ_i κ α_i M^½ (x − x_i), [size, d]."""
+                weights = slope * a[None, :]
+                pull = jax.lax.cond(
+                    is_close,
+                    lambda: jax.lax.map(lambda row: row[0] @ (row[1] - near), (weights, here[:, None, :])),
+                    lambda: jnp.sum(weights, axis=1, keepdims=True) * here - weights @ near,
+                )
                 pull = jnp.where(is_new, pull, 0.0)
                 return total + pull.T @ pull, None
 
             return jax.lax.scan(one, total, alpha.T)[0]
 
         total = jax.lax.fori_loop(0, -(-len(points) // size), add, jnp.zeros_like(metric))
-        gradients = metric @ total @ metric * (4.0 / len(points))
+        gradients = half @ total @ half * (4.0 / len(points))
         return (gradients + gradients.T) / 2
 
 
@@ -236,10 +248,10 @@ def _check(x: Any, y: Any, x_test: Any, y_test: Any, ridge: Any, iterations: int
             f"`y` and `y_test` are [n, k] and [j, k] with n = {x.shape[0]} and j = {x_test.shape[0]}, but have the shapes "
             f"{y.shape} and {y_test.shape}."
         )
-    if 0 in (*x.shape, *x_test.shape, *y.shape):
+    if not (x.size and y.size and len(x_test)):
         raise ValueError(
-            f"A machine needs training and test examples, inputs and targets, but `x`, `y`, `x_test` have the shapes {x.shape}, {y.shape}, "
-            f"{x_test.shape}."
+            f"Training and test set need at least one example each, but `x`, `y` and `x_test` have the shapes {x.shape}, {y.shape} and "
+            f"{x_test.shape}; a stand-in for a missing test set is the training set."
         )
     if isinstance(ridge, float | int) and not ridge >= 0:
         raise ValueError(f"`ridge` must be at least 0, but is {ridge}.")

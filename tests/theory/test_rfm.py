@@ -195,3 +195,37 @@ def test_the_errors_of_the_authors_notebook(x64):
     assert (errors > 0.5 * np.array(NOTEBOOK)).all()
     assert errors[-1] < errors[0] / 3
     assert set(np.argsort(np.diag(machine.metrics[-1]))[-3:]) == {0, 1, 5}
+
+
+@pytest.mark.parametrize("x", [
+    np.array([[512695.0], [512804.0], [0.0]]),
+    np.random.default_rng(0).normal(size=(12, 3)) + 1e4 * np.repeat(np.eye(3), 4, axis=0),
+    np.random.default_rng(1).normal(size=(12, 2)) * [1e4, 1.0],
+])  # fmt: skip
+def test_close_points_far_from_the_centre_keep_their_digits_in_float32(x):
+    x = np.asarray(x, np.float32).astype(float)  # exact in float32
+    scale = 1e3 if len(x) == 3 else 3.0
+    difference = x[:, None] - x[None]
+    norm = np.sqrt((difference**2).sum(-1))
+    kernel, single = radial.laplace(scale), jnp.asarray(x, jnp.float32)
+    metric, alpha = jnp.eye(x.shape[1]), np.linspace(1, 2, len(x))
+    for memory in (2**28, 4 * 4 * len(x) * 5):
+        np.testing.assert_allclose(
+            radial.gram(kernel, metric, single, single, memory=memory), np.exp(-norm / scale), rtol=2e-3, atol=1e-7
+        )
+        slope = -np.exp(-norm / scale) / np.where(norm > 0, norm, np.inf) / scale
+        gradients = np.einsum("ji,i,jid->jd", slope, alpha, difference)
+        found = rfm.agop(kernel, metric, single, jnp.asarray(alpha, jnp.float32)[:, None], single, memory=memory)
+        expected = gradients.T @ gradients / len(x)
+        np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_empty_sets_are_refused_or_empty():
+    x, y = jnp.ones((3, 2)), jnp.ones((3, 1))
+    options = {"kernel": radial.laplace(1.0), "ridge": 1e-3, "iterations": 1}
+    for train, test in ((3, 0), (0, 3)):
+        with pytest.raises(ValueError, match="at least one example"):
+            rfm.fit(x[:train], y[:train], x_test=x[:test], y_test=y[:test], **options)
+    with pytest.raises(ValueError, match="at least one of them"):
+        rfm.agop(options["kernel"], jnp.eye(2), x, y, x[:0])
+    assert rfm.predict(options["kernel"], jnp.eye(2), x, y, x[:0]).shape == (0, 1)
