@@ -125,3 +125,19 @@ def test_losses_are_hashable_picklable_values_with_a_readable_name(loss):
 def test_quadratic_losses_can_be_told_from_others():
     assert [isinstance(loss, losses.Quadratic) for loss in EVERY] == [True] * 4 + [False]
     assert not hasattr(losses.cross_entropy, "c")
+
+
+def test_a_masked_logit_costs_nothing_and_moves_nothing(x64):
+    """A class that an example cannot have has the logit −∞ and the target 0: value, gradient and Hessian are those without it."""
+    f, y = jnp.array([[0.0, 1.0], [2.0, -1.0]]), jnp.array([[0.0, 1.0], [1.0, 0.0]])
+    masked = jnp.insert(f, 2, -jnp.inf, axis=1), jnp.insert(y, 2, 0.0, axis=1)
+    np.testing.assert_allclose(losses.cross_entropy(*masked), losses.cross_entropy(f, y), rtol=1e-14)
+    assert float(losses.cross_entropy(masked[0][:1], masked[1][:1])) == pytest.approx(0.31326168751822286, rel=1e-14)
+    for derivative in (jax.grad(losses.cross_entropy), jax.hessian(losses.cross_entropy)):
+        found, expected = derivative(*masked), derivative(f, y)
+        kept = found[tuple([slice(None), slice(2)] * (found.ndim // 2))]
+        np.testing.assert_allclose(kept, expected, rtol=1e-12, atol=1e-15)
+        assert np.isfinite(found).all()
+    for label in (1.0, -1.0):
+        one = jnp.array([[label]])
+        assert float(losses.cross_entropy(label * jnp.array([[jnp.inf]]), one)) == 0.0

@@ -10,8 +10,7 @@ A run that leaves the finite numbers is frozen there: its parameters stay as the
 of the batch was first not finite or above `diverge_above`. Nothing raises inside compiled code.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ import optax
 
 from jaxdyn import losses
 from jaxdyn._typing import Apply, Expansion, Loss, Params, Sampler
+from jaxdyn.dynamics import optimizers
 from jaxdyn.dynamics.record import Record, Snapshot, Timetable, timetable
 from jaxdyn.dynamics.trajectory import State, Trajectory
 from jaxdyn.models.base import Model
@@ -37,7 +37,7 @@ class Training:
         model: the network.
         task: what it learns.
         optimizer: an optax transformation, not wrapped in anything. Its `update` gets those of the arguments `value`, `grad`, `value_fn`
-            and `grad_fn` (the loss of the same batch and its gradient, as functions of the parameters) that its signature takes.
+            and `grad_fn` (loss and gradient of the same batch as functions of the parameters) that its signature takes.
         steps: number of steps, at least 0 (static).
         key: typed random key of the run: initialisation, minibatches and noise are streams of it.
         params0: the anchor; `model.init(key)` when None.
@@ -50,7 +50,7 @@ class Training:
         diverge_above: a batch loss above this counts as divergence.
 
     Raises:
-        TypeError: for a field of the wrong kind.
+        TypeError: for a field of the wrong kind, or an optimizer that a step cannot serve (`optimizers.UNSERVED`).
         ValueError: for negative steps, a schedule beyond the run, or a variable recorded twice.
     """
 
@@ -278,7 +278,7 @@ class _Run:
         value, grad = jax.value_and_grad(loss)(state.params)
         more = {"value": value, "grad": grad, "value_fn": loss, "grad_fn": lambda params, *_: jax.grad(loss)(params)}
         updates, opt_state = self.optimizer.update(
-            grad, state.opt_state, state.params, **_accepted(self.optimizer.update, more)
+            grad, state.opt_state, state.params, **optimizers.accepted(self.optimizer.update, more)
         )
         params = optax.apply_updates(state.params, updates)
         diverged_at = self._diverged_at(state, value)
@@ -338,13 +338,6 @@ class _Run:
 _BATCHES = 0x62617463  # the stream of minibatches, apart from that of the initialisation
 
 
-def _accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the keyword arguments that a function takes: all where it takes any."""
-    parameters = inspect.signature(function).parameters
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
-    return {name: value for name, value in arguments.items() if takes_any or name in parameters}
-
-
 def _add(values: dict[str, Any], more: Mapping[str, Any]) -> None:
     """Put more variables beside those there are."""
     for name, value in more.items():
@@ -375,10 +368,7 @@ def _check(training: Training) -> None:
         raise ValueError(f"`steps` is at least 0, but is {steps}.")
     if not jnp.issubdtype(getattr(training.key, "dtype", np.dtype(object)), jax.dtypes.prng_key):
         raise TypeError(f"`key` is a typed key such as `jax.random.key(0)`, but is {training.key!r}.")
-    if not hasattr(training.optimizer, "update"):
-        raise TypeError(
-            f"`optimizer` is an optax transformation such as `optax.sgd(0.1)`, but is {training.optimizer!r}."
-        )
+    optimizers.check(training.optimizer)
     if not hasattr(training.task, "x"):
         raise TypeError(f"`task` is a jaxdyn Task (`jd.tasks.from_arrays(x, y)` makes one), but is {training.task!r}.")
     names: set[str] = set()

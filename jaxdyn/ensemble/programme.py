@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxdyn import dynamics
 from jaxdyn.dynamics import State, Timetable, Training
+from jaxdyn.dynamics.optimizers import functions_within
 from jaxdyn.ensemble import hoist, lapack
 from jaxdyn.ensemble.placement import Placement
 from jaxdyn.models.width import Width
@@ -260,40 +261,13 @@ _SHAPE_DEPENDENT = {
 
 def _refuse_shape_dependent(optimizer: Any) -> None:
     """Refuse optimisers whose step depends on the padded shape of a leaf."""
-    names = _functions_within(optimizer)
+    names = functions_within(optimizer)
     found = [words for name, words in _SHAPE_DEPENDENT.items() if name in names]
     if found:
         raise TypeError(
             f"{found[0]} looks at the shapes of the parameters, so a padded width would train differently from a plain one. "
             'Sweep the width with `loop={"width": [...]}`, or use another optimizer.'
         )
-
-
-def _functions_within(optimizer: Any) -> set[str]:
-    """Names of the optax functions that made the closures of a transformation."""
-    names: set[str] = set()
-    seen: set[int] = set()
-    stack = [optimizer.init, optimizer.update]
-    while stack:
-        item = stack.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, (tuple, list, dict)):
-            stack.extend(item.values() if isinstance(item, dict) else item)
-            continue
-        if getattr(item, "__module__", "").startswith("optax"):
-            names.add(getattr(item, "__qualname__", "").split(".")[0])
-        stack.extend(cell.cell_contents for cell in getattr(item, "__closure__", None) or () if _holds(cell))
-        stack.extend(inner for inner in (getattr(item, "func", None), getattr(item, "__wrapped__", None)) if inner)
-    return names
-
-
-def _holds(cell: Any) -> bool:
-    try:
-        return callable(cell.cell_contents) or isinstance(cell.cell_contents, (tuple, list, dict))
-    except ValueError:
-        return False
 
 
 def _share(first: list[Any], second: list[Any]) -> tuple[list[Any], list[int], list[int]]:

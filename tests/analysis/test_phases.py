@@ -215,3 +215,10 @@ def test_a_bracket_needs_a_sorted_coordinate():
         phases.bracket(holds.sortby("rate"), dim="rate", above=2.0)
     with pytest.raises(ValueError, match="no dimension `step`"):
         phases.bracket(holds, dim="step")
+
+
+def test_a_curvature_of_exactly_the_fraction_is_dead_and_one_above_is_not():
+    loss = xr.DataArray([1.0, 0.5, 0.25], dims="step")
+    for end, phase in ((0.25, "dead"), (np.nextafter(0.25, 1.0), "lazy")):
+        kernel = xr.DataArray([1.0, 1.0, end], dims="step")
+        assert phases.classify(loss, curvature=kernel, dead_below=0.25) == phase

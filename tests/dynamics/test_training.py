@@ -262,3 +262,74 @@ def test_a_probe_class_instead_of_a_probe_is_refused():
 
 def test_zero_steps_record_the_anchor():
     assert jd.train(_training(steps=0)).values["loss"].shape == (1,)
+
+
+def test_a_diverged_run_keeps_its_parameters_and_its_optimizer_as_they_were():
+    """The rate is too large: the loss exceeds `diverge_above` while all numbers are finite, and everything stays as it was there."""
+    for optimizer in (optax.sgd(8.0, momentum=0.5), optax.adam(3.0)):
+        whole = jd.train(_training(optimizer=optimizer))
+        losses = np.asarray(whole.values["loss"])
+        above = float(losses[0]) * 3
+        step = int(np.argmax(losses > above))
+        assert 0 < step < 18
+        assert np.isfinite(losses).all()
+        stopped = jd.train(_training(optimizer=optimizer, diverge_above=above))
+        assert int(stopped.diverged_at) == step
+        expected = jd.train(_training(optimizer=optimizer, steps=step, record=())).final
+        found = stopped.final
+        for a, b in zip(
+            jax.tree.leaves((found.params, found.opt_state)),
+            jax.tree.leaves((expected.params, expected.opt_state)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(stopped.values["loss"][step:], losses[step], rtol=1e-6)  # the frozen network
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_the_optimizer_updates_once_a_step_and_no_more(every, x64):
+    record = jd.record(jd.every(every), loss=jd.probes.Loss())
+    training = _training(optimizer=optax.adam(0.01), record=record)
+    final = jd.train(training).final
+    params = training.model.init(training.key)
+    state = training.optimizer.init(params)
+    grad = jax.jit(jax.grad(lambda p: training.loss(training.model.apply(p, training.task.x), training.task.y)))
+    for _ in range(20):
+        updates, state = training.optimizer.update(grad(params), state, params)
+        params = optax.apply_updates(params, updates)
+    assert int(final.opt_state[0].count) == 20
+    for a, b in zip(jax.tree.leaves((final.params, final.opt_state)), jax.tree.leaves((params, state)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-14)
+
+
+def test_a_snapshot_shows_the_batch_that_enters_the_next_step():
+    training = _training(
+        sampler=jd.minibatch(8), steps=5,
+        record=jd.record(jd.every(1), x=_Seen(lambda s: s.batch[0]), y=_Seen(lambda s: s.batch[1]), loss=jd.probes.BatchLoss()),
+    )  # fmt: skip
+    values = jd.train(training).values
+    for step in range(6):
+        x, y = training.sampler(training.task, dynamics.batch_key(training.key), step)
+        np.testing.assert_array_equal(values["x"][step], x)
+        np.testing.assert_array_equal(values["y"][step], y)
+
+
+class _Seen:
+    def __init__(self, look):
+        self.look, self.dims = look, ("example", "entry")
+
+    def __call__(self, snapshot):
+        return self.look(snapshot)
+
+
+@pytest.mark.parametrize("is_opaque", [False, True])
+def test_sharpness_aware_minimisation_is_its_explicit_loop(is_opaque, x64):
+    """`update` takes `grad_fn` and nothing else: an inner ascent of 0.05, then the gradient there."""
+    training = _training(optimizer=optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), opaque_mode=is_opaque))
+    params = training.model.init(training.key)
+    grad = jax.jit(jax.grad(lambda p: training.loss(training.model.apply(p, training.task.x), training.task.y)))
+    for _ in range(20 if is_opaque else 10):  # a transparent step is the ascent or the descent
+        raised = jax.tree.map(lambda w, g: w + 0.05 * g, params, grad(params))
+        params = jax.tree.map(lambda w, g: w - 0.1 * g, params, grad(raised))
+    for a, b in zip(jax.tree.leaves(jd.train(training).final.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
