@@ -113,20 +113,19 @@ page
 # verdict is computed from the data.
 
 # %%
-from jaxdyn.experiments import width as experiment
-
-config = experiment.PRESETS[os.environ.get("JAXDYN_NOTEBOOK_PRESET", "ci")]
+experiment = jd.experiments.load("width")
+config = experiment.presets[os.environ.get("JAXDYN_NOTEBOOK_PRESET", "ci")]
 result = experiment.run(config)
 experiment.figure(result)
 
 # %%
-for verdict in experiment.claims(result):
+for verdict in experiment.verdicts(result):
     print(f"{verdict.id}: {verdict.verdict}. {verdict.statement}")
     print(f"    {verdict.estimate:.3g} [{verdict.low:.3g}, {verdict.high:.3g}], criterion: {verdict.criterion}")
 
 # %% [markdown]
 # ## Where next
 #
-# - More width: `experiment.PRESETS["paper"]` goes to 8192 units, for a GPU.
+# - More width: `experiment.presets["paper"]` goes to 8192 units, for a GPU.
 # - Your own network: `jd.models.from_nnx(factory)` or `jd.models.from_linen(module, x)`.
 # - Your own observable: any function of a `jd.Snapshot`, such as `lambda s: jnp.abs(s.params["dense_0"]["weight"]).max()`.
