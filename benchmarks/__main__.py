@@ -5,7 +5,7 @@ import importlib
 import os
 from pathlib import Path
 
-NAMES = ("ensemble", "ntk", "curvature", "infinite", "dag", "catapult", "quadratic", "spikes")
+NAMES = ("ensemble", "ntk", "curvature", "infinite", "dag", "catapult", "quadratic", "spikes", "coverage")
 
 
 def main() -> None:

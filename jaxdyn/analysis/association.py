@@ -1,8 +1,9 @@
 r"""Does one number of a run go with another? Rank correlation, and regression with a mediator, with intervals over independent members.
 
 * `rank_correlation`: Spearman's ρ, Pearson's correlation of mid-ranks, along one dimension (optimizers, batch sizes), one number a member.
-* `ranking`: ρ of the *means* over the members, with a 95 % interval that resamples both dimensions: the members, and the units that are
-  ranked, so that it speaks about other units of the kind too. With eight units it is wide.
+* `ranking`: ρ of the *means* over the members, with a 95 % interval that speaks about other units of the kind too. It holds two intervals:
+  one that resamples both dimensions, the members and the units that are ranked, and one that holds every ρ of bivariate normal units for
+  which the ρ found lies between the 2.5 % and the 97.5 % quantile, so that perfect ranks of few units leave room. With eight it is wide.
 * `mediation`: y on an exposure s and a mediator a, all standardised, by least squares:
 
       total:  y = c s + …,      direct:  y = c' s + b a + …,      share = 1 − c'/c.
@@ -19,6 +20,7 @@ References:
     1993, chapters 11 and 12.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,8 +126,31 @@ def ranking(a: DataArray, b: DataArray, dim: str, *, over: str, num_resamples: i
     chosen = draws.integers(units, size=(num_resamples, units))
     resampled = np.take_along_axis(_means(pair, is_there, weights), chosen[None], axis=-1)  # [2, b, u]
     low, high = np.nanquantile(_spearman(*resampled), [0.025, 0.975])
-    whole = _means(pair, is_there, np.ones((1, members)))[:, 0]
-    return Interval(float(_spearman(*whole)), float(low), float(high))
+    found = float(_spearman(*_means(pair, is_there, np.ones((1, members)))[:, 0]))
+    if np.isnan(found):
+        return Interval(found, np.nan, np.nan)
+    least, most = _inverted(found, units)
+    return Interval(found, min(float(low), least), max(float(high), most))
+
+
+@functools.cache
+def _quantiles(units: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spearman's ρ of bivariate normal units, (6/π) asin(r/2), on a grid, and the 2.5 % and 97.5 % quantile of its estimate, [2, grid]."""
+    grid = np.tanh(np.linspace(-4.0, 4.0, 161))
+    x, noise = np.random.default_rng(RESAMPLING_SEED).normal(size=(2, 4000, units))
+    ends = [
+        np.quantile(_spearman(x, r * x + np.sqrt(1 - r**2) * noise), [0.025, 0.975], method="inverted_cdf")
+        for r in grid
+    ]
+    return 6 / np.pi * np.arcsin(grid / 2), np.array(ends).T
+
+
+def _inverted(found: float, units: int) -> tuple[float, float]:
+    """The least and the largest ρ for which the estimate is not surprising."""
+    true, (low, high) = _quantiles(units)
+    is_possible = (low <= found + 1e-9) & (found - 1e-9 <= high)
+    least = -1.0 if is_possible[0] else float(true[is_possible].min())
+    return least, 1.0 if is_possible[-1] else float(true[is_possible].max())
 
 
 def mediation(

@@ -128,3 +128,24 @@ def test_intervals_cover(seeds):
             interval = getattr(found, name)
             hits[name] += interval.low <= value <= interval.high
     assert min(hits.values()) >= 270, hits
+
+
+@pytest.mark.parametrize(("units", "r"), [(8, -0.99), (8, -0.9), (16, 0.5)])
+def test_the_interval_of_a_ranking_covers_the_correlation_of_the_units(units, r):
+    rng, true, hits = np.random.default_rng(units), 6 / np.pi * np.arcsin(r / 2), []
+    for _ in range(300):
+        x = rng.normal(size=units)
+        y = r * x + np.sqrt(1 - r**2) * rng.normal(size=units)
+        arrays = [
+            xr.DataArray(one[:, None] + 0.01 * rng.normal(size=(units, 8)), dims=("unit", "seed")) for one in (x, y)
+        ]
+        found = association.ranking(*arrays, "unit", over="seed", num_resamples=500)
+        hits.append(found.low <= true <= found.high)
+    assert 0.93 <= np.mean(hits) <= 1.0
+
+
+def test_perfect_ranks_of_few_units_leave_room():
+    x = xr.DataArray(np.arange(8.0)[:, None] + np.zeros((8, 5)), dims=("unit", "seed"))
+    found = association.ranking(x, -x, "unit", over="seed")
+    assert (found.mean, found.low) == (-1.0, -1.0)
+    assert -0.95 < found.high < -0.8

@@ -152,3 +152,22 @@ def test_one_dimension_cannot_serve_twice():
 def test_an_interval_of_nothing_is_refused(values, options):
     with pytest.raises(ValueError, match="at least"):
         mean_interval(values, **options)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.005, 0.005, 0.01, 0.005, 0.005], [0.9] * 7 + [0.905], [1.0, 2.0, 4.0], [0.5, 0.5, 0.5, 0.6, 0.6, 0.6]]
+)
+def test_few_values_or_few_different_ones_have_the_interval_of_student(values):
+    found, error = mean_interval(values), np.std(values, ddof=1) / np.sqrt(len(values))
+    reach = scipy.stats.t.ppf(0.975, len(values) - 1) * error
+    np.testing.assert_allclose(found, (np.mean(values), np.mean(values) - reach, np.mean(values) + reach), rtol=1e-9)
+
+
+def test_no_interval_of_accuracies_is_infinite_and_they_cover_the_mean():
+    rng = np.random.default_rng(0)
+    for num in (5, 8, 16):
+        found = [mean_interval(rng.binomial(200, 0.9, size=num) / 200, num_resamples=2000) for _ in range(400)]
+        ends = np.array([(one.low, one.high) for one in found])
+        assert np.isfinite(ends).all()
+        assert (ends[:, 1] - ends[:, 0]).max() < 1.0
+        assert 0.92 <= np.mean((ends[:, 0] <= 0.9) & (ends[:, 1] >= 0.9)) <= 0.985
