@@ -21,8 +21,13 @@ def check(optimizer: Any) -> None:
     """
     if not hasattr(optimizer, "update"):
         raise TypeError(f"`optimizer` is an optax transformation such as `optax.sgd(0.1)`, but is {optimizer!r}.")
-    for name in sorted(functions_within(optimizer) & UNSERVED.keys()):
+    names = functions_within(optimizer)
+    for name in sorted(names & UNSERVED.keys()):
         raise TypeError(f"`optimizer` contains optax's `{name}`, which {UNSERVED[name]}; use another optimizer.")
+    if "sam" in names and not optimizer.update.__qualname__.startswith("sam."):
+        raise TypeError(
+            "`optimizer` wraps optax's `sam`, which takes other arguments than its wrapper hands on; wrap what is inside it."
+        )
 
 
 def accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
