@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdyn._typing import Apply, Key, Loss, Params
-from jaxdyn.geometry import operators, spectrum
+from jaxdyn.geometry import _independence, operators, spectrum
 from jaxdyn.geometry.operators import Only
 from jaxdyn.geometry.spectrum import Guess, Spectrum
 
@@ -110,7 +110,7 @@ def function_hessian_spectra(
         >>> found.norms.tolist(), found.converged.tolist()
         ([[2.0], [2.0]], [[True], [True]])
     """
-    n, k = jax.eval_shape(apply, params, x).shape
+    n, k = x.shape[0], _independence.check(apply, params, x)
 
     def one(pair: Any) -> Any:
         example, output, pair_key, vector = pair
@@ -194,7 +194,7 @@ def function_hessian_supremum(
             f"{num_directions}."
         )
     centre, unravel = ravel_pytree(params)
-    n, k = jax.eval_shape(apply, params, x).shape
+    n, k = x.shape[0], _independence.check(apply, params, x)
     radius = jnp.asarray(radius, centre.dtype)
 
     def one(pair: Any) -> Any:
