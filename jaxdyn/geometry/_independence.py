@@ -107,7 +107,7 @@ def check(apply: Any, params: Any, x: Any) -> int:
 
 
 def _num_outputs(output: Any, x: Any) -> int:
-    shape = getattr(output, "shape", ())
+    shape: Any = getattr(output, "shape", ())
     if len(shape) != 2 or shape[0] != x.shape[0] or shape[1] == 0 or not jnp.issubdtype(output.dtype, jnp.floating):
         found = f"{getattr(output, 'dtype', type(output).__name__)} of shape {shape}"
         raise ValueError(
@@ -182,7 +182,7 @@ def _equation(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
     for var, value in zip(one.outvars, results, strict=True):
         if value.is_varying and (len(value.axes) != 1 or not value.is_regular):
             _refuse(
-                f"`{name}` makes a value of shape {value.shapes[0]} from {_SIZES[0]} examples and {value.shapes[1]} from {_SIZES[1]}"
+                f"`{name}` makes shape {value.shapes[0]} of {_SIZES[0]} examples and {value.shapes[1]} of {_SIZES[1]}"
             )
         if value.is_varying and value.is_ranked and jnp.issubdtype(var.aval.dtype, jnp.inexact):
             _refuse(f"`{name}` uses the number of examples, or an example's place among them")
