@@ -99,7 +99,7 @@ def check(apply: Any, params: Any, x: Any) -> int:
         _refuse("the programmes for 2 and for 3 examples differ")
     consts = [_constant(*pair) for pair in zip(*(closed.consts for closed in traces), strict=True)]
     (found,) = _walk(first, second, consts, inputs)
-    if found.is_placed or (found.is_varying and (found.axes != [0] or found.inner != 1)):
+    if found.is_ranked or (found.is_varying and (found.axes != [0] or found.inner != 1)):
         _refuse(
             f"the outputs, of shape {found.shapes[0]} for {_SIZES[0]} examples, do not have the examples as their first axis"
         )
@@ -264,10 +264,8 @@ def _along(one: Any, operands: Sequence[_Value]) -> None:
     name, parameters = one.primitive.name, one.params
     axes = [value.axes[0] if value.axes else -1 for value in operands]
     axis = axes[0]
-    is_mixing = False
+    is_mixing = name == "rev" and axis in parameters["dimensions"]
     match name:
-        case "rev":
-            is_mixing = axis in parameters["dimensions"]
         case "sort" | "concatenate":
             is_mixing = parameters["dimension"] in axes
         case "dot_general":

@@ -52,6 +52,9 @@ INDEPENDENT = {
     "filters of each": filtered(1, 2, 1),
     "several filters of each": filtered(2, 3, 1),
     "filters of each in groups": filtered(4, 6, 2),
+    "reshaped in another order": lambda w, x: lax.reshape(
+        jnp.stack([x, 2 * x]), (x.shape[0], 10), dimensions=(1, 0, 2)
+    ),
     "own row, by place": lambda w, x: (x @ w)[jnp.arange(x.shape[0]), labels(x)][:, None],
     "own row, by numpy's place": lambda w, x: (x @ w)[np.arange(x.shape[0]), labels(x)][:, None],
     "own column, by place": lambda w, x: (w.T @ x.T)[labels(x), jnp.arange(x.shape[0])][:, None],
@@ -105,12 +108,13 @@ INTERACTING = {
         x[None], jnp.roll(x, 1, 0)[:, None, :3], (1,), "SAME", feature_group_count=x.shape[0]
     )[0],
     "filters interleaved": lambda w, x: lax.conv_general_dilated(
-        jnp.concatenate([x, x])[None],
+        jnp.broadcast_to(x[None], (2, *x.shape)).reshape(1, -1, 5),
         jnp.repeat(x[:, None, :3], 2, 0),
         (1,),
         "SAME",
         feature_group_count=2 * x.shape[0],
-    )[0].reshape(-1, 10),
+    ).reshape(-1, 10),
+    "scrambled by a reshape in another order": lambda w, x: lax.reshape(x, x.shape, dimensions=(1, 0)) @ w,
 }
 
 
