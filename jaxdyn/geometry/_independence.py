@@ -7,8 +7,7 @@ function is refused if
 
 * a value that depends on the inputs loses that axis, or gets a second one (batch statistics, sums, Gram matrices over the batch),
 * an equation works along it (sort, cumulative sum, flip, convolution, product or recurrence over the batch …),
-* a number depends on how many examples there are, or on an example's place among them; the place itself, `arange(n)`, may pick an
-  example's own row.
+* a number depends on how many examples there are, or on an example's place among them, which may only pick the example's own row.
 
 No value is computed. What happens inside foreign code (callbacks, custom kernels) is judged by shapes alone.
 """
@@ -160,11 +159,9 @@ def _walk(first: Any, second: Any, consts: Sequence[_Value], inputs: Sequence[_V
     known: dict[Any, _Value] = dict(zip([*first.constvars, *first.invars], [*consts, *inputs], strict=True))
 
     def read(a: Any, b: Any) -> _Value:
-        if isinstance(a, core.Literal) and isinstance(b, core.Literal):
-            return _constant(a.val, b.val)
-        if isinstance(a, core.Literal) or isinstance(b, core.Literal):
+        if isinstance(a, core.Literal) != isinstance(b, core.Literal):
             _refuse("the programmes for 2 and for 3 examples differ")
-        return known[a]
+        return _constant(a.val, b.val) if isinstance(a, core.Literal) else known[a]
 
     for one, other in zip(first.eqns, second.eqns, strict=True):
         operands = [read(a, b) for a, b in zip(one.invars, other.invars, strict=True)]
@@ -196,6 +193,10 @@ def _result(one: Any, other: Any, shapes: Any, operands: Sequence[_Value]) -> _V
         return operands[1]
     if name == "lt" and operands[0].places == (True,) and getattr(one.invars[1], "val", None) == 0:
         return value._replace(is_never=True)
+    if name in ("dynamic_slice", "dynamic_update_slice"):  # where an axis is taken whole, the start does not matter
+        part, rank = value if name == "dynamic_slice" else operands[1], len(shapes[0])
+        sizes = zip(operands[-rank:], *operands[0].shapes, *part.shapes, strict=True)
+        operands = [*operands[:-rank], *(start for start, *pairs in sizes if pairs[:2] != pairs[2:])]
     is_varying = any(v.is_varying for v in operands)
     places = _places(one, value, operands)
     told = (

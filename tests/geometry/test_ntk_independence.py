@@ -9,6 +9,7 @@ from geometry.reference import normal
 from jax import lax
 
 from jaxdyn.geometry.ntk import ntk_plan
+from jaxdyn.theory import radial, rfm
 
 
 def filtered(num_inputs, num_outputs, num_groups):
@@ -55,6 +56,8 @@ INDEPENDENT = {
     "reshaped in another order": lambda w, x: lax.reshape(
         jnp.stack([x, 2 * x]), (x.shape[0], 10), dimensions=(1, 0, 2)
     ),
+    "kernel machine": lambda w, x: rfm.predict(radial.laplace(2.0), jnp.eye(5), w.T, w[:3], x),
+    "all of it, from a place": lambda w, x: lax.dynamic_slice_in_dim(x, x.shape[0], x.shape[0]) @ w,
     "own row, by place": lambda w, x: (x @ w)[jnp.arange(x.shape[0]), labels(x)][:, None],
     "own row, by numpy's place": lambda w, x: (x @ w)[np.arange(x.shape[0]), labels(x)][:, None],
     "own column, by place": lambda w, x: (w.T @ x.T)[labels(x), jnp.arange(x.shape[0])][:, None],
@@ -91,6 +94,8 @@ INTERACTING = {
     "common branch": lambda w, x: lax.cond(x.sum() > 0, lambda: x @ w, lambda: -x @ w),
     "common loop": lambda w, x: lax.while_loop(lambda h: h.sum() > 0, lambda h: h - 1, x @ w),
     "other axis": lambda w, x: (x @ w).T,
+    "written from a place": lambda w, x: lax.dynamic_update_slice_in_dim(x @ w, jnp.ones((1, 3)), x.shape[0] - 1, 0),
+    "columns from a place": lambda w, x: lax.dynamic_slice_in_dim(x @ w, x.shape[0] - 2, 2, 1),
     "rows from the end": lambda w, x: (x @ w)[x.shape[0] - 1 - jnp.arange(x.shape[0]), labels(x)][:, None],
     "row by place, clipped": lambda w, x: (x @ w)[jnp.minimum(jnp.arange(x.shape[0]), 1)],
     "row of the label": lambda w, x: (x @ w)[labels(x) % 2, jnp.arange(x.shape[0]) % 3][:, None],
