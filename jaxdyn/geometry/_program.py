@@ -23,7 +23,7 @@ from jax.extend import core
 from jaxdyn._jaxpr import bind
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
-_UNROLLED = 1000  # equations that an unrolled scan may have
+_UNROLLED = 1000  # equations that an unrolled scan may add
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,22 +89,13 @@ def trace(apply: Any, params: Any, x: Any) -> Program:
         apply: `(params, x: [n, *d]) -> [n, k]`.
         params: parameters; only shapes and dtypes matter.
         x: inputs [n, *d]; only the shape of one example matters.
-
-    Raises:
-        ValueError: if one example does not give outputs of shape [1, k].
     """
     leaves, structure = jax.tree.flatten(params)
     kinds = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
     example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
 
     def one(values: Any, example: Any) -> Any:
-        out = apply(jax.tree.unflatten(structure, values), example[None])
-        if jnp.ndim(out) != 2 or jnp.shape(out)[0] != 1:
-            raise ValueError(
-                f"`apply` must map inputs [n, *d] to outputs [n, k], but one example of shape {tuple(example.shape)} gives "
-                f"{tuple(jnp.shape(out))} where [1, k] is expected; add or move an axis."
-            )
-        return out[0]
+        return apply(jax.tree.unflatten(structure, values), example[None])[0]
 
     closed = jax.make_jaxpr(one)(kinds, example)
     flat = _Flat(kinds, example)
@@ -239,11 +230,14 @@ class _Flat:
         if name in _CALLS:
             body = params.get("jaxpr", params.get("call_jaxpr"))
             return (body if hasattr(body, "consts") else core.ClosedJaxpr(body, ()), inputs)
+        if name == "reshape" and params["dimensions"] is not None:  # two steps, of which all rules know
+            order, sizes = params["dimensions"], params["new_sizes"]
+            return jax.make_jaxpr(lambda v: v.transpose(order).reshape(sizes))(self.avals[inputs[0]]), inputs
         if name == "cond":
             platforms = self._platforms(inputs[0])
             if platforms is not None:
                 return params["branches"][_branch(platforms, params["branches"])], inputs[1:]
-        if name == "scan" and params["length"] * len(params["jaxpr"].jaxpr.eqns) <= _UNROLLED:
+        if name == "scan" and (params["length"] - 1) * len(params["jaxpr"].jaxpr.eqns) <= _UNROLLED:
             return jax.make_jaxpr(_unrolled(source))(*(self.avals[v] for v in inputs)), inputs
         return None
 

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from jaxdyn._jaxpr import bind
 from jaxdyn._typing import Apply, Params
-from jaxdyn.geometry import _program
+from jaxdyn.geometry import _independence, _program
 from jaxdyn.geometry.operators import paths
 
 Layer = str | Sequence[Any]
@@ -49,7 +49,7 @@ def agop(f: Callable[[Any], Any], x: Float[Array, "n ..."], *, memory: int = MEM
         G, [d, d]: mean over examples, sum over outputs.
 
     Raises:
-        ValueError: for an f whose output is not [n, k], or no example.
+        ValueError: for an f whose output is not real or not [n, k] or whose examples interact, or no example.
 
     Example:
         >>> agop(lambda x: x[:, :1] * x[:, 1:2], jnp.array([[1.0, 2.0, 3.0]])).tolist()  # ∇ = (2, 1, 0)
@@ -77,7 +77,7 @@ def agop_factor(f: Callable[[Any], Any], x: Float[Array, "n ..."]) -> Float[Arra
         F, [n k, d], for `alignment.factor_cosine`.
 
     Raises:
-        ValueError: for an f whose output is not [n, k], or no example.
+        ValueError: for an f whose output is not real or not [n, k] or whose examples interact, or no example.
 
     Example:
         >>> agop_factor(lambda x: x[:, :1] * x[:, 1:2], jnp.array([[1.0, 2.0, 3.0]])).tolist()
@@ -110,7 +110,8 @@ def layer_agop(
         (height, width, channel), like the leading axes of a [height, width, in, out] weight.
 
     Raises:
-        ValueError: for a path that is no leaf, or whose leaf enters no plain product (a bias, a grouped convolution).
+        ValueError: for a path that is no leaf, or whose leaf enters no plain product (a bias, a grouped convolution); for an `apply` as
+            in `agop`.
 
     Example:
         >>> params = {"first": 2 * jnp.eye(2), "second": jnp.array([[3.0], [0.0]])}
@@ -119,6 +120,7 @@ def layer_agop(
         [[9.0, 0.0], [0.0, 0.0]]
     """
     leaf, name = _leaf(params, layer)
+    k = _independence.check(apply, params, x)
     program = _program.trace(apply, params, x)
     leaves = jax.tree.leaves(params)
     uses = _uses(program, leaf)
@@ -128,7 +130,6 @@ def layer_agop(
             f"The leaf {name!r} enters no matrix product or ungrouped convolution with the inputs, so it has no layer input. "
             f"Leaves that do: {', '.join(found) or 'none'}."
         )
-    k = program.shape(program.output)[0]
 
     def outputs(offsets: Any, example: Any) -> Any:
         values = {**dict(enumerate(leaves)), program.num_leaves: example, **program.constants}
@@ -266,14 +267,11 @@ def _leaf(params: Any, layer: Layer) -> tuple[int, str]:
 
 
 def _num_outputs(f: Callable[[Any], Any], x: Any) -> int:
-    if x.ndim < 2 or x.shape[0] == 0:
-        raise ValueError(f"`x` must hold at least one example, [n, *d], but has shape {x.shape}.")
-    shape = jax.eval_shape(f, x).shape
-    if len(shape) != 2 or shape[0] != x.shape[0]:
-        raise ValueError(
-            f"`f` must map [n, *d] to [n, k], but maps {x.shape} to {shape}; add an axis for a single output with `[:, None]`."
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"`x` must be real numbers to have gradients, but is {x.dtype}; convert it, or differentiate after the embedding."
         )
-    return int(shape[1])
+    return _independence.check(lambda _, inputs: f(inputs), (), x)
 
 
 def _input_gradients(f: Callable[[Any], Any], x: Any) -> Any:

@@ -59,8 +59,10 @@ def factor_cosine(a: Float[Array, "r _"], b: Float[Array, "s _"]) -> Float[Array
         >>> round(float(factor_cosine(jnp.eye(4), jnp.eye(1, 4))), 4)
         0.5
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"Factors must be [r, d] and [s, d] with one d, but have shapes {a.shape} and {b.shape}.")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or 0 in (*a.shape, *b.shape):
+        raise ValueError(
+            f"Factors must be [r, d] and [s, d] with one d, not empty, but have shapes {a.shape} and {b.shape}."
+        )
     a, b = a / jnp.max(jnp.abs(a)), b / jnp.max(jnp.abs(b))
     with jax.default_matmul_precision("highest"):
         if max(a.shape[0], b.shape[0]) > a.shape[1]:
@@ -116,6 +118,8 @@ def matrix_power(matrix: Float[Array, "d d"], exponent: float) -> Float[Array, "
 
 
 def _one_shape(a: Any, b: Any) -> tuple[Any, Any]:
-    if jnp.shape(a) != jnp.shape(b):
-        raise ValueError(f"Arrays must have one shape to be compared, but have {jnp.shape(a)} and {jnp.shape(b)}.")
+    if jnp.shape(a) != jnp.shape(b) or 0 in jnp.shape(a):
+        raise ValueError(
+            f"Arrays must have one shape to be compared, not empty, but have {jnp.shape(a)} and {jnp.shape(b)}."
+        )
     return jnp.asarray(a), jnp.asarray(b)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdyn import _tree
 from jaxdyn._typing import Apply, Key, Loss, Params
-from jaxdyn.geometry import operators, spectrum
+from jaxdyn.geometry import _independence, operators, spectrum
 from jaxdyn.geometry.lanczos import over, unit
 from jaxdyn.geometry.operators import Only
 from jaxdyn.geometry.spectrum import Guess, Spectrum
@@ -111,7 +111,7 @@ def function_hessian_spectra(
         >>> found.norms.tolist(), found.converged.tolist()
         ([[2.0], [2.0]], [[True], [True]])
     """
-    n, k = jax.eval_shape(apply, params, x).shape
+    n, k = x.shape[0], _independence.check(apply, params, x)
 
     def one(pair: Any) -> Any:
         example, output, pair_key, vector = pair
@@ -196,7 +196,7 @@ def function_hessian_supremum(
         )
     params, x = _tree.single((params, x))
     centre, unravel, _ = operators.selected(params, None)
-    n, k = jax.eval_shape(apply, params, x).shape
+    n, k = x.shape[0], _independence.check(apply, params, x)
     radius = jnp.asarray(radius, centre.dtype)
 
     def one(pair: Any) -> Any:

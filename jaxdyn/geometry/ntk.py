@@ -59,7 +59,7 @@ def ntk(
         The kernel [n1, n2], in the dtype of the outputs or float32, whichever is wider.
 
     Raises:
-        ValueError: if the outputs are not [n, k], if examples interact, or if shapes or `memory` make no sense.
+        ValueError: if the outputs are not real or not [n, k], if examples interact, or if shapes or `memory` make no sense.
 
     Example:
         >>> import flax.linen as nn
@@ -219,8 +219,8 @@ def _in_blocks(x: Any, size: int) -> Any:
 def _prepare(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, is_whole: bool) -> Any:
     _validate(x1, x2, memory)
     n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    program = _program.trace(apply, params, x1)
     _independence.check(apply, params, x1)
+    program = _program.trace(apply, params, x1)
     routes = _routes.choose(program, n1, n2, is_whole=is_whole)
     stream = _stream(program, routes, n1, n2, _MEMORY if memory is None else memory, is_symmetric=x2 is None)
     return program, routes, stream
@@ -251,9 +251,9 @@ def _stream(
 
 
 def _validate(x1: Any, x2: Any, memory: int | None) -> None:
-    if x1.ndim < 1 or (x2 is not None and tuple(x1.shape[1:]) != tuple(x2.shape[1:])):
-        shape = None if x2 is None else tuple(x2.shape)
-        raise ValueError(f"`x1` and `x2` are examples [n, *d] of one shape, but are {tuple(x1.shape)} and {shape}.")
+    if x2 is not None and (len(x2.shape) == 0 or x2.shape[0] == 0 or tuple(x1.shape[1:]) != tuple(x2.shape[1:])):
+        shapes = f"{tuple(x1.shape)} and {tuple(x2.shape)}"
+        raise ValueError(f"`x1` and `x2` hold at least one example each, [n, *d] of one shape, but are {shapes}.")
     if memory is not None and memory <= 0:
         raise ValueError(f"`memory` is a positive number of bytes (or None for 1 GiB), but is {memory}.")
 

@@ -187,8 +187,8 @@ def subspace_loss(
         >>> [float(part) for part in subspace_loss(jnp.diag(jnp.array([1.0, 3.0])), jnp.array([[2.0], [4.0]]), 1)]
         [8.0, 2.0]
     """
-    n, k = residual.shape
     parts = project(kernel, residual, num)
+    n, k = residual.shape
     return Parts(*(loss.c(n, k) / 2 * jnp.sum(part**2) for part in parts))
 
 
@@ -196,8 +196,10 @@ def _matrix(kernel: Any) -> Any:
     kernel = _tree.single(kernel)
     if kernel.ndim == 4 and kernel.shape[0] == kernel.shape[1] and kernel.shape[2] == kernel.shape[3]:
         return as_matrix(kernel)
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
-        raise ValueError(f"A kernel is [n, n], [n, n, k, k] or [nk, nk], but has shape {kernel.shape}.")
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.size == 0:
+        raise ValueError(
+            f"A kernel is [n, n], [n, n, k, k] or [nk, nk] of at least one example, but has shape {kernel.shape}."
+        )
     return kernel
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxdyn import _tree, geometry
 from jaxdyn.dynamics.record import Snapshot
 from jaxdyn.models.taylor import linear
+from jaxdyn.probes.linearity import rms
 
 
 @jax.tree_util.register_dataclass
@@ -48,7 +49,7 @@ class BallCurvature:
         where, (climb_key, random_key, spectrum_key) = _live(w0), jax.random.split(self.key, 3)
         tangent = linear(apply, w0)
         far, gap = geometry.ball.ascend(
-            lambda w: _rms(apply(w, x) - tangent(w, x)),
+            lambda w: rms(apply(w, x) - tangent(w, x)),
             w0,
             key=climb_key,
             radius=self.radius,
@@ -101,12 +102,12 @@ class Multilinearity:
 
         def remainder(w: Any) -> Any:
             one = functools.partial(multilinear.block_remainder, apply, w0, x, _tree.sub(w, w0))
-            return _rms(jnp.stack([one(only=block) for block in blocks]))
+            return rms(jnp.stack([one(only=block) for block in blocks]))
 
         def mixed(w: Any) -> Any:
-            return _rms(multilinear.mixed_difference(apply, w0, x, _tree.sub(w, w0), blocks=blocks))
+            return rms(multilinear.mixed_difference(apply, w0, x, _tree.sub(w, w0), blocks=blocks))
 
-        values = {"remainder": remainder, "beyond": lambda w: _rms(apply(w, x) - expanded(w, x))}
+        values = {"remainder": remainder, "beyond": lambda w: rms(apply(w, x) - expanded(w, x))}
         values |= {"mixed": mixed} if len(blocks) > 1 else {}
         climb = functools.partial(
             geometry.ball.ascend, params0=w0, key=self.key, radius=self.radius, steps=self.steps, where=where
@@ -117,7 +118,3 @@ class Multilinearity:
 def _live(params: Any) -> Any:
     """The parameters that are no padding: no radius is spent on the others."""
     return jax.tree.map(lambda leaf: leaf != 0, params)
-
-
-def _rms(values: Any) -> Any:
-    return jnp.sqrt(jnp.mean(values**2))

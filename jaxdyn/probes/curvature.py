@@ -133,9 +133,11 @@ class FunctionHessianNorm:
 
     def start(self, snapshot: Snapshot) -> Any:
         """No vector yet: zeros [n, k, p]."""
-        n, k = jax.eval_shape(snapshot.apply, snapshot.params, self.x).shape
+        k = geometry.ntk_plan(
+            snapshot.apply, snapshot.params, self.x
+        ).num_outputs  # refuses other functions than of single examples
         hessian = operators.function_hessian(snapshot.apply, snapshot.params, self.x[0], only=self.only)
-        return jnp.zeros((n, k, hessian.dim), hessian.dtype)
+        return jnp.zeros((self.x.shape[0], k, hessian.dim), hessian.dtype)
 
     def __call__(self, snapshot: Snapshot, memory: Any) -> Any:
         found = geometry.function_hessian_spectra(

@@ -40,8 +40,7 @@ class LinearizationGap:
     def __call__(self, snapshot: Snapshot) -> Any:
         x = snapshot.task.x if self.x is None else self.x
         tangent = linear(snapshot.network, snapshot.params0)
-        gap = snapshot.apply(snapshot.params, x) - tangent(snapshot.params, x)
-        return jnp.sqrt(jnp.mean(gap**2))
+        return rms(snapshot.apply(snapshot.params, x) - tangent(snapshot.params, x))
 
 
 @jax.tree_util.register_dataclass
@@ -109,6 +108,16 @@ class KernelDistance:
 
     def __call__(self, snapshot: Snapshot) -> Any:
         return _relative(geometry.ntk(snapshot.apply, snapshot.params, self.x), jnp.asarray(self.to))
+
+
+def rms(values: Any) -> Any:
+    """The root mean square of real values at one example at least."""
+    if values.size == 0 or not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(
+            f"The probe needs real outputs [n, k] at one example at least, but has {values.dtype} of shape {values.shape}; "
+            "give it another `x`, or make two outputs of the parts of a complex one."
+        )
+    return jnp.sqrt(jnp.mean(values**2))
 
 
 def _relative(kernel: Any, reference: Any) -> Any:

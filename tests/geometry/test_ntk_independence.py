@@ -1,12 +1,34 @@
-"""Which functions the kernel accepts: those that treat examples one by one, and none in which they meet."""
+"""Which functions are accepted where something is told per example: those that treat examples one by one, none in which they meet."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from geometry.reference import normal
 from jax import lax
 
 from jaxdyn.geometry.ntk import ntk_plan
+from jaxdyn.theory import radial, rfm
+
+
+def filtered(num_inputs, num_outputs, num_groups):
+    """Each example convolved with filters made of it; vmap folds the examples into groups of the convolution."""
+
+    def one(w, e):
+        filters = jnp.sin(e[None, :3] + w[0, 0] * jnp.arange(num_outputs * num_inputs // num_groups)[:, None])
+        lines = e[None] * jnp.arange(1.0, num_inputs + 1)[:, None]
+        shape = (num_outputs, num_inputs // num_groups, 3)
+        return lax.conv_general_dilated(
+            lines[None], filters.reshape(shape), (1,), "SAME", feature_group_count=num_groups
+        ).reshape(-1)
+
+    return jax.vmap(one, (None, 0))
+
+
+def labels(x):
+    return jnp.argmax(x[:, :3], axis=1)
+
 
 INDEPENDENT = {
     "transposed": lambda w, x: (w.T @ x.T).T,
@@ -28,6 +50,25 @@ INDEPENDENT = {
     "linear system of each": lambda w, x: jax.vmap(lambda e: jnp.linalg.solve(jnp.outer(e, e) + jnp.eye(5), e))(x) @ w,
     "spectrum of each": lambda w, x: jnp.abs(jnp.fft.fft(x, axis=1)) @ w,
     "standard deviation of the weights": lambda w, x: x @ (w / w.std()),
+    "filters of each": filtered(1, 2, 1),
+    "several filters of each": filtered(2, 3, 1),
+    "filters of each in groups": filtered(4, 6, 2),
+    "reshaped in another order": lambda w, x: lax.reshape(
+        jnp.stack([x, 2 * x]), (x.shape[0], 10), dimensions=(1, 0, 2)
+    ),
+    "kernel machine": lambda w, x: rfm.predict(radial.laplace(2.0), jnp.eye(5), w.T, w[:3], x),
+    "all of it, from a place": lambda w, x: lax.dynamic_slice_in_dim(x, x.shape[0], x.shape[0]) @ w,
+    "own row, by place": lambda w, x: (x @ w)[jnp.arange(x.shape[0]), labels(x)][:, None],
+    "own row, by numpy's place": lambda w, x: (x @ w)[np.arange(x.shape[0]), labels(x)][:, None],
+    "own column, by place": lambda w, x: (w.T @ x.T)[labels(x), jnp.arange(x.shape[0])][:, None],
+    "own row, sorted": lambda w, x: (x @ w)[jnp.arange(x.shape[0])[:, None], jnp.argsort(x[:, :3], 1)],
+    "own row, overwritten": lambda w, x: (x @ w).at[jnp.arange(x.shape[0]), labels(x)].set(0.0),
+    "own row, collected": lambda w, x: (
+        x @ w * jnp.zeros((x.shape[0], 3)).at[jnp.arange(x.shape[0]), labels(x)].add(1.0)
+    ),
+    "cross entropy of the likeliest": lambda w, x: jnp.take_along_axis(
+        jax.nn.log_softmax(x @ w), labels(x)[:, None], 1
+    ),
 }
 
 INTERACTING = {
@@ -53,17 +94,50 @@ INTERACTING = {
     "common branch": lambda w, x: lax.cond(x.sum() > 0, lambda: x @ w, lambda: -x @ w),
     "common loop": lambda w, x: lax.while_loop(lambda h: h.sum() > 0, lambda h: h - 1, x @ w),
     "other axis": lambda w, x: (x @ w).T,
+    "written from a place": lambda w, x: lax.dynamic_update_slice_in_dim(x @ w, jnp.ones((1, 3)), x.shape[0] - 1, 0),
+    "columns from a place": lambda w, x: lax.dynamic_slice_in_dim(x @ w, x.shape[0] - 2, 2, 1),
+    "rows from the end": lambda w, x: (x @ w)[x.shape[0] - 1 - jnp.arange(x.shape[0]), labels(x)][:, None],
+    "row by place, clipped": lambda w, x: (x @ w)[jnp.minimum(jnp.arange(x.shape[0]), 1)],
+    "row of the label": lambda w, x: (x @ w)[labels(x) % 2, jnp.arange(x.shape[0]) % 3][:, None],
+    "column by place": lambda w, x: (x @ w)[jnp.arange(x.shape[0]), jnp.arange(x.shape[0]) % 3][:, None],
+    "column by label and place": lambda w, x: jnp.take_along_axis(
+        x @ w, (labels(x) + jnp.arange(x.shape[0]))[:, None] % 3, 1
+    ),
+    "weights by place": lambda w, x: x @ w * w[jnp.arange(x.shape[0])],
+    "place written": lambda w, x: (
+        x @ w + jnp.zeros((x.shape[0], 3), int).at[jnp.arange(x.shape[0]), 0].set(jnp.arange(x.shape[0]))
+    ),
+    "place alone": lambda w, x: jnp.arange(x.shape[0])[:, None].astype(float),
+    "filters of the first": lambda w, x: filtered(1, 2, 1)(w, x * 0 + x[:1]),
+    "filters of the neighbour": lambda w, x: lax.conv_general_dilated(
+        x[None], jnp.roll(x, 1, 0)[:, None, :3], (1,), "SAME", feature_group_count=x.shape[0]
+    )[0],
+    "filters interleaved": lambda w, x: lax.conv_general_dilated(
+        jnp.broadcast_to(x[None], (2, *x.shape)).reshape(1, -1, 5),
+        jnp.repeat(x[:, None, :3], 2, 0),
+        (1,),
+        "SAME",
+        feature_group_count=2 * x.shape[0],
+    ).reshape(-1, 10),
+    "scrambled by a reshape in another order": lambda w, x: lax.reshape(x, x.shape, dimensions=(1, 0)) @ w,
 }
 
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_functions_of_single_examples_are_accepted(name):
-    assert ntk_plan(INDEPENDENT[name], jnp.ones((5, 3)), jnp.ones((4, 5))).routes
+    apply, w, x = (
+        INDEPENDENT[name],
+        jnp.asarray(normal(0, 5, 3), jnp.float32),
+        jnp.asarray(normal(1, 4, 5), jnp.float32),
+    )
+    assert ntk_plan(apply, w, x).routes
+    together, alone = jax.jit(lambda x: (apply(w, x), [apply(w, x[i : i + 1])[0] for i in range(4)]))(x)
+    np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", INTERACTING)
 def test_functions_whose_examples_interact_are_refused(name):
-    with pytest.raises(ValueError, match=r"interact|one example"):
+    with pytest.raises(ValueError, match=r"interact|\[n, k\]"):
         ntk_plan(INTERACTING[name], jnp.ones((5, 3)), jnp.ones((4, 5)))
 
 
@@ -82,10 +156,37 @@ def test_batch_statistics_are_refused_and_running_ones_accepted():
         ntk_plan(apply(False), variables["params"], x)
 
 
-def test_vmap_is_the_remedy_for_a_function_that_only_seems_to_mix():
-    def apply(w, x):
-        return jnp.stack([x[i] @ w for i in range(x.shape[0])])
+SEEMING = {
+    "one by one": lambda w, x: jnp.stack([x[i] @ w for i in range(x.shape[0])]),
+    "last rows": lambda w, x: jnp.concatenate([x, x])[-x.shape[0] :] @ w,
+    "loop until all have ended": lambda w, x: lax.while_loop(
+        lambda h: jnp.any(h > 1), lambda h: jnp.where(h > 1, h / 2, h), x @ w
+    ),
+    "filters": lambda w, x: jnp.stack([filtered(2, 3, 1)(w, e[None])[0] for e in x]),
+}
 
-    with pytest.raises(ValueError, match=r"jax\.vmap"):
-        ntk_plan(apply, jnp.ones((5, 3)), jnp.ones((4, 5)))
-    assert ntk_plan(lambda w, x: jax.vmap(lambda e: apply(w, e[None])[0])(x), jnp.ones((5, 3)), jnp.ones((4, 5))).routes
+
+@pytest.mark.parametrize("name", SEEMING)
+def test_both_remedies_serve_a_function_that_only_seems_to_mix(name):
+    apply, w, x = SEEMING[name], jnp.ones((5, 3)), jnp.ones((4, 5))
+    with pytest.raises(ValueError, match=r"jax\.vmap.*jax\.lax\.map"):
+        ntk_plan(apply, w, x)
+    mapped = ntk_plan(lambda w, x: lax.map(lambda e: apply(w, e[None])[0], x), w, x)
+    assert mapped.routes == ntk_plan(lambda w, x: jax.vmap(lambda e: apply(w, e[None])[0])(x), w, x).routes
+
+
+def test_lax_map_serves_where_vmap_is_refused_too():
+    """A batching rule of its own that takes the examples from the end."""
+
+    @jax.custom_batching.custom_vmap
+    def sine(e):
+        return jnp.sin(e)
+
+    @sine.def_vmap
+    def _(size, in_batched, x):
+        return jnp.sin(x[::-1])[::-1], True
+
+    w, x = jnp.ones((5, 3)), jnp.ones((4, 5))
+    with pytest.raises(ValueError, match=r"jax\.lax\.map"):
+        ntk_plan(lambda w, x: jax.vmap(sine)(x) @ w, w, x)
+    assert ntk_plan(lambda w, x: lax.map(sine, x) @ w, w, x).routes
