@@ -165,7 +165,8 @@ def settled_degree(
     name = ", ".join(sorted({getattr(function, "__name__", str(function)) for function in activations}))
     raise ValueError(
         f"The infinite-width kernel of {name} does not settle: at quadrature degree {_DEGREES[-1]} and a largest input variance "
-        f"of {(inputs**2).mean(axis=1).max():.3g} it still changes by {change:.1e}, more than the tolerance {tolerance:.1e}. Either {name} has a kink (jax.nn.relu, "
+        f"of {(inputs**2).mean(axis=1).max():.3g} it still changes by {change:.1e}, more than the tolerance "
+        f"{tolerance:.1e}. Either {name} has a kink (jax.nn.relu, "
         "jax.nn.leaky_relu and jnp.abs themselves have closed forms: pass one of them), or the inputs are too large: scale them to "
         f"variance 1, or accept this accuracy by `kernel(…, tolerance={1.1 * change:.1e})`."
     )

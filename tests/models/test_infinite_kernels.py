@@ -190,7 +190,8 @@ def test_the_import_takes_no_tensorflow_and_leaves_jax_as_it_was():
 
 def test_the_kernel_of_zero_inputs_is_zero_without_bias():
     zero = jd.models.mlp((3, 8, 8, 1), activation=jnp.tanh).kernel(jnp.zeros((2, 3)))
-    assert (zero.nngp == 0).all() and (zero.ntk == 0).all()
+    assert (zero.nngp == 0).all()
+    assert (zero.ntk == 0).all()
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["mlp", "block_dag"])
