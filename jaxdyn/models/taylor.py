@@ -111,7 +111,7 @@ class Expanded:
         """The expansion as a traced function of the leaves of w0, x and the leaves of δ."""
         structure = jax.tree.structure(self.params0)
         moving = jax.tree.structure(_tree.moving(self.params0))
-        n = structure.num_leaves
+        n = len(jax.tree.leaves(self.params0))
 
         def expanded(*leaves: Any) -> Any:
             params0, x, delta = (
