@@ -1,6 +1,7 @@
 """Traced functions as lists of equations: reading them, executing them, leaving out what nobody needs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jax.extend import core
@@ -67,3 +68,30 @@ def evaluate(eqns: Iterable[Any], values: dict[Any, Any], wanted: Iterable[Any],
     for eqn in eqns:
         values.update(zip(eqn.outvars, rule(eqn, [read(v) for v in eqn.invars]), strict=True))
     return [read(v) for v in wanted]
+
+
+_REVERSE_ONLY = (
+    "The model holds a `jax.custom_vjp` function, which has derivatives of reverse mode only, but this goes by forward mode (Taylor "
+    "models, products with tangent kernels): define it by `jax.custom_jvp`, which has both, or use `geometry.ntk`, "
+    "`sharpness` and the network itself."
+)
+
+
+def check_forward(jaxpr: Any) -> None:
+    """Refuse a forward derivative through a function that has none; JAX says so only when it is computed."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "custom_lin":
+            raise TypeError(_REVERSE_ONLY)
+        for called in inner(eqn):
+            check_forward(opened(called))
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Says what to do where JAX meets a function without forward derivatives while it traces."""
+    try:
+        yield
+    except (TypeError, NotImplementedError) as error:
+        if "custom_vjp" in str(error) or "custom_lin" in str(error):
+            raise TypeError(_REVERSE_ONLY) from error
+        raise

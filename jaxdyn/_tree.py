@@ -19,6 +19,16 @@ def single(tree: Any) -> Any:
     return jax.tree.map(raised, tree)
 
 
+def moving(tree: Any) -> Any:
+    """The leaves that training moves, floating or complex; None in the place of the others, which are constants."""
+    return jax.tree.map(lambda leaf: leaf if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) else None, tree)
+
+
+def completed(moved: Any, tree: Any) -> Any:
+    """A tree with the leaves that `moving` keeps taken from `moved`."""
+    return jax.tree.map(lambda leaf, new: leaf if new is None else new, tree, moved)
+
+
 def dot(a: Params, b: Params) -> Scalar:
     """The inner product Σ a_i b_i over all leaves."""
     products = jax.tree.map(lambda u, v: jnp.vdot(u, v), a, b)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdyn import losses
+from jaxdyn import _tree, losses
 from jaxdyn._typing import Apply, Expansion, Loss, Params, Sampler
 from jaxdyn.dynamics import optimizers
 from jaxdyn.dynamics.record import Record, Snapshot, Timetable, timetable
@@ -97,7 +97,7 @@ def init(training: Training) -> State:
         state = State(
             step=jnp.zeros((), jnp.int32),
             params=params0,
-            opt_state=training.optimizer.init(params0),
+            opt_state=training.optimizer.init(_tree.moving(params0)),
             diverged_at=jnp.full((), -1, jnp.int32),
             memory={},
         )
@@ -273,14 +273,15 @@ class _Run:
         x, y = self.batch(state.step)
 
         def loss(params: Any) -> Any:
-            return training.loss(self.apply(params, x), y)
+            return training.loss(self.apply(_tree.completed(params, state.params), x), y)
 
-        value, grad = jax.value_and_grad(loss)(state.params)
+        moving = _tree.moving(state.params)  # integer leaves are constants
+        value, grad = jax.value_and_grad(loss)(moving)
         more = {"value": value, "grad": grad, "value_fn": loss, "grad_fn": lambda params, *_: jax.grad(loss)(params)}
         updates, opt_state = self.optimizer.update(
-            grad, state.opt_state, state.params, **optimizers.accepted(self.optimizer.update, more)
+            grad, state.opt_state, moving, **optimizers.accepted(self.optimizer.update, more)
         )
-        params = optax.apply_updates(state.params, updates)
+        params = _tree.completed(optax.apply_updates(moving, updates), state.params)
         diverged_at = self._diverged_at(state, value)
         is_live = (diverged_at < 0) & is_due
 

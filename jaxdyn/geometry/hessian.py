@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxdyn import _tree
+from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Key, Loss, Params
 from jaxdyn.geometry import _independence, operators, spectrum
 from jaxdyn.geometry.lanczos import over, unit
@@ -146,6 +146,7 @@ class Supremum(NamedTuple):
         return jnp.fmax(self.anchor, jnp.fmax(self.sampled, self.climbed))
 
 
+@_jaxpr.forward_mode()
 def function_hessian_supremum(
     apply: Apply,
     params: Params,

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from jaxdyn import _tree
+from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Loss, Params
 
 Only = str | Callable[[str], bool]
@@ -65,6 +65,7 @@ class Operator:
             return self.matvec(vector)
 
 
+@_jaxpr.forward_mode()
 def tangent_kernel(apply: Apply, params: Params, x: Float[Array, "n ..."], *, only: Only | None = None) -> Operator:
     """The whole tangent kernel J Jᵀ of n examples and k outputs, on R^{nk} (examples first).
 
@@ -88,6 +89,7 @@ def tangent_kernel(apply: Apply, params: Params, x: Float[Array, "n ..."], *, on
     flat, rebuild, _ = selected(params, only)
     with jax.default_matmul_precision("highest"):
         outputs, push = jax.linearize(lambda w: apply(rebuild(w), x), flat)
+    _jaxpr.check_forward(jax.make_jaxpr(push)(flat).jaxpr)
     pull = jax.linear_transpose(push, flat)
     shape = outputs.shape
 
@@ -98,6 +100,7 @@ def tangent_kernel(apply: Apply, params: Params, x: Float[Array, "n ..."], *, on
     return Operator(matvec, outputs.size, outputs.dtype, lambda u: jnp.reshape(u, -1), lambda v: v.reshape(shape))
 
 
+@_jaxpr.forward_mode()
 def gauss_newton(
     apply: Apply,
     params: Params,
@@ -131,6 +134,7 @@ def gauss_newton(
     with jax.default_matmul_precision("highest"):
         outputs, push = jax.linearize(lambda w: apply(rebuild(w), x), flat)
         _, bend = jax.linearize(jax.grad(lambda f: loss(f, y)), outputs)
+    _jaxpr.check_forward(jax.make_jaxpr(push)(flat).jaxpr)
     pull = jax.linear_transpose(push, flat)
 
     def matvec(vector: Any) -> Any:

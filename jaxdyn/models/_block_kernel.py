@@ -36,6 +36,7 @@ def block_kernel(
     shares: Mapping[str, Sequence[Any]],
     x1: Mapping[str, Any],
     x2: Mapping[str, Any],
+    tolerance: float,
 ) -> Kernels:
     """The kernels of one output of the last block.
 
@@ -44,6 +45,7 @@ def block_kernel(
         shares: of each block, how much of its in-degree each parent is; they sum to 1.
         x1: columns of each input block, [n1, n_p].
         x2: the same for the second inputs.
+        tolerance: of the series.
 
     Raises:
         ValueError: where a series does not settle, or would have to be traced.
@@ -65,7 +67,7 @@ def block_kernel(
                 found = _walk(blocks, fixed, sample, sample, degree)
                 return found.nngp, found.ntk
 
-            degree = dual.settled_degree(at, names, whole)
+            degree = dual.settled_degree(at, names, whole, tolerance)
             end = _walk(blocks, fixed, first, second, degree)
             nngp, ntk = jax.device_get((end.nngp, end.ntk))
         return Kernels(jnp.asarray(nngp, float), jnp.asarray(ntk, float))

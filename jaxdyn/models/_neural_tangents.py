@@ -55,20 +55,20 @@ def dense_kernel(*, activation: Any, num_hidden: int, bias: float) -> Callable[.
         bias: β.
 
     Returns:
-        `(x1, x2=None) -> Kernels(nngp, ntk)`, [n1, n2] each, of one output. Inputs [n, *d] are flattened.
+        `(x1, x2=None, *, tolerance=1e-8) -> Kernels(nngp, ntk)`, [n1, n2] each, of one output. Inputs [n, *d] are flattened.
 
     Raises:
         ValueError: (from the kernel) where the series of an activation does not settle; the input variance is named.
     """
 
-    def kernel(x1: Any, x2: Any = None) -> Kernels:
+    def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
         a = jnp.asarray(x1).reshape(len(x1), -1)
         b = a if x2 is None else jnp.asarray(x2).reshape(len(x2), -1)
         if a.shape[1] != b.shape[1]:
             raise ValueError(f"The inputs have dimensions {a.shape[1]} and {b.shape[1]}; a kernel compares equal ones.")
         layer = closed_form(activation)
         if layer is None and num_hidden > 0:
-            return dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias)(a, b)
+            return dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias)(a, b, tolerance)
         dense = functools.partial(stax().Dense, 1, **_scale(bias))
         return _evaluate([*[dense, layer] * num_hidden, dense], a, b)
 

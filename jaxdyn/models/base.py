@@ -25,7 +25,7 @@ class Kernels(NamedTuple):
     ntk: Float[Array, "n1 n2"]
 
 
-def no_kernel(x1: Any, x2: Any = None) -> Kernels:
+def no_kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
     """The kernel of a model without a known infinite-width limit: always an error."""
     raise ValueError(
         "This model has no infinite-width kernel that jaxdyn knows (wrapped flax modules, fixed bottlenecks and nonlinear "
@@ -40,7 +40,8 @@ class Model:
     Attributes:
         init: `key -> params`.
         apply: `(params, x: [n, *d]) -> [n, k]`, pure, batch first.
-        kernel: `(x1, x2=None) -> Kernels(nngp, ntk)`, the infinite-width kernels; an error where there is no limit.
+        kernel: `(x1, x2=None, *, tolerance=1e-8) -> Kernels(nngp, ntk)`, the infinite-width kernels; an error where there is no
+            limit. `tolerance` is the relative accuracy of activations without a closed form, whose kernels are series.
     """
 
     init: Callable[[Any], Params]

@@ -100,7 +100,7 @@ def block_dag(
         outputs = [values[name] for name in plan.outputs]
         return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
 
-    def kernel(x1: Any, x2: Any = None) -> Kernels:
+    def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
         check_kernel(scaling, output)
         if len(plan.outputs) > 1:
             raise ValueError(
@@ -115,7 +115,7 @@ def block_dag(
             block.name: [active(widths[p]) / active(_total([widths[q] for q in block.parents])) for p in block.parents]
             for block in plan.blocks
         }
-        return block_kernel(plan.blocks, shares, first, second)
+        return block_kernel(plan.blocks, shares, first, second, tolerance)
 
     return Model(init, apply, kernel)
 

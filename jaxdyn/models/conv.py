@@ -141,7 +141,7 @@ def conv(
             z = z + (leaf["bias"] * jnp.asarray(bias * readout_bias_scale.multiplier, h.dtype))[None, :]
         return output(z)
 
-    def kernel(x1: Any, x2: Any = None) -> Kernels:
+    def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
         check_kernel(scaling, output)
         from jaxdyn.models._neural_tangents import convolution_kernel
 

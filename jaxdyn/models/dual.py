@@ -8,8 +8,8 @@ and the same with σ' for the tangent kernel. The coefficients come from one Gau
 kernel from `degree` fused passes over the n1 × n2 correlations. A tensor rule costs degree² evaluations of σ a pair instead, 49 s
 where this takes a fraction of one (128 digits, tanh, two hidden layers, 2-core CPU).
 
-The degree doubles until the kernel of the most demanding inputs, diagonal included, changes by less than 1e-8. Functions with
-kinks do not get there and are refused. Computed in float64 whatever the inputs.
+The degree doubles until the kernel of the most demanding inputs, diagonal included, changes by less than `tolerance`. Functions
+with kinks do not get there and are refused. Computed in float64 whatever the inputs.
 
 References:
     Daniely, Frostig, Singer, arXiv 1602.05897 (dual activations). Jacot et al., arXiv 1806.07572 (the recursion).
@@ -26,7 +26,6 @@ import numpy as np
 from jaxdyn.models.base import Kernels
 
 _DEGREES = (25, 50, 100, 200, 400, 800)
-_TOLERANCE = 1e-8
 _CHECKED = 16  # inputs on which the degree is chosen
 _ROWS = 64  # rows of the kernel that are summed at a time, so that they stay in cache
 
@@ -40,17 +39,17 @@ def dense_kernel(*, activation: Callable[[Any], Any], num_hidden: int, bias: flo
         bias: β.
 
     Returns:
-        `(x1: [n1, d], x2: [n2, d]) -> Kernels(nngp, ntk)`, [n1, n2] each, in the default float type. Not traceable: the degree
-        follows from the inputs.
+        `(x1: [n1, d], x2: [n2, d], tolerance=1e-8) -> Kernels(nngp, ntk)`, [n1, n2] each, in the default float type. Not traceable: the
+        degree follows from the inputs.
 
     Raises:
-        ValueError: (from the kernel) where the series does not settle; the input variance is named.
+        ValueError: (from the kernel) where the series does not settle; the input variance and the change reached are named.
     """
 
-    def kernel(x1: Any, x2: Any) -> Kernels:
+    def kernel(x1: Any, x2: Any, tolerance: float = 1e-8) -> Kernels:
         a, b = concrete(activation, x1), concrete(activation, x2)
         with jax.enable_x64(True):
-            degree = _degree(activation, num_hidden, bias, np.concatenate([a, b]))
+            degree = _degree(activation, num_hidden, bias, np.concatenate([a, b]), tolerance)
             found = _recursion(activation, num_hidden, bias, jnp.asarray(a), jnp.asarray(b), degree)
             found = jax.device_get(found)
         return Kernels(*(jnp.asarray(part, float) for part in found))
@@ -128,11 +127,11 @@ def _series(a: Any, b: Any, correlation: Any) -> Any:
     return jax.lax.map(block, (a, correlation), batch_size=_ROWS)
 
 
-def _degree(activation: Any, num_hidden: int, bias: float, inputs: np.ndarray) -> int:
+def _degree(activation: Any, num_hidden: int, bias: float, inputs: np.ndarray, tolerance: float) -> int:
     """The degree at which the kernel of the inputs of largest and smallest variance has settled."""
     sample = jnp.asarray(inputs[demanding(inputs)])
     return settled_degree(
-        lambda degree: _recursion(activation, num_hidden, bias, sample, sample, degree), [activation], inputs
+        lambda degree: _recursion(activation, num_hidden, bias, sample, sample, degree), [activation], inputs, tolerance
     )
 
 
@@ -142,13 +141,16 @@ def demanding(inputs: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([order[-(_CHECKED // 2) :], order[: _CHECKED // 2]]))
 
 
-def settled_degree(kernels: Callable[[int], Sequence[Any]], activations: Sequence[Any], inputs: np.ndarray) -> int:
+def settled_degree(
+    kernels: Callable[[int], Sequence[Any]], activations: Sequence[Any], inputs: np.ndarray, tolerance: float
+) -> int:
     """The lowest degree at which kernels have settled.
 
     Args:
         kernels: `degree -> (nngp, ntk)` of some inputs.
         activations: named where it does not settle.
         inputs: whose largest variance is named.
+        tolerance: of the largest change from one degree to the next, relative to the largest entry.
 
     Raises:
         ValueError: where it does not settle.
@@ -156,17 +158,24 @@ def settled_degree(kernels: Callable[[int], Sequence[Any]], activations: Sequenc
     before, change = kernels(_DEGREES[0]), np.inf
     for lower, degree in itertools.pairwise(_DEGREES):
         now = kernels(degree)
-        change = max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in zip(before, now, strict=True))
-        if change < _TOLERANCE:
+        change = max(_change(a, b) for a, b in zip(before, now, strict=True))
+        if change < tolerance:
             return lower
         before = now
     name = ", ".join(sorted({getattr(function, "__name__", str(function)) for function in activations}))
     raise ValueError(
         f"The infinite-width kernel of {name} does not settle: at quadrature degree {_DEGREES[-1]} and a largest input variance "
-        f"of {(inputs**2).mean(axis=1).max():.3g} it still changes by {change:.1e}. Either {name} has a kink (jax.nn.relu, "
+        f"of {(inputs**2).mean(axis=1).max():.3g} it still changes by {change:.1e}, more than the tolerance "
+        f"{tolerance:.1e}. Either {name} has a kink (jax.nn.relu, "
         "jax.nn.leaky_relu and jnp.abs themselves have closed forms: pass one of them), or the inputs are too large: scale them to "
-        "variance 1."
+        f"variance 1, or accept this accuracy by `kernel(…, tolerance={1.1 * change:.1e})`."
     )
+
+
+def _change(before: Any, now: Any) -> float:
+    """The largest difference relative to the largest entry; 0 between kernels that are zero."""
+    largest = jnp.max(jnp.abs(now))
+    return float(jnp.max(jnp.abs(before - now)) / jnp.where(largest == 0, 1.0, largest))
 
 
 def concrete(activation: Any, x: Any) -> np.ndarray:

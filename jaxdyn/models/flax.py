@@ -1,7 +1,8 @@
 """Any flax module is a model too. The only file that imports flax.
 
-Only parameters are trained: a module with another mutable collection (batch statistics, a cache) or with dropout is
-refused by name, since a model is a pure function of its parameters.
+Only parameters are trained. What else a module holds (running statistics in evaluation mode, random streams that nothing draws
+from, variables of your own) is a constant; a module that changes it when applied, such as batch norm or dropout in training mode,
+is refused by name, since a model is a pure function of its parameters.
 """
 
 from collections.abc import Callable
@@ -21,10 +22,11 @@ def from_linen(module: Any, x: Any) -> Model:
         x: example inputs [n, *d]; only shape and dtype matter.
 
     Returns:
-        A `Model` whose parameters are the module's `params` collection.
+        A `Model` whose parameters are the module's `params` collection. Other collections are constants, made with
+        `jax.random.key(0)` whatever the key of `init`.
 
     Raises:
-        ValueError: for a module with other collections than `params`, or with dropout.
+        ValueError: for a module that changes another collection than `params` when applied, or draws random numbers.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp
@@ -39,23 +41,28 @@ def from_linen(module: Any, x: Any) -> Model:
     try:
         variables = jax.eval_shape(module.init, jax.random.key(0), example)
         others = sorted(set(variables) - {"params"})
-        if others:
-            raise ValueError(
-                f"{name} has the mutable collections {others} (batch statistics?), but only `params` is trained: use group "
-                "or layer normalisation instead."
-            )
         jax.eval_shape(module.apply, variables, example)
+    except flax.errors.ModifyScopeVariableError as error:
+        raise ValueError(
+            f"{name} changes the collections {others} when applied (batch statistics?), but only `params` is trained: use "
+            "`use_running_average=True`, or group or layer normalisation."
+        ) from error
     except flax.errors.InvalidRngError as error:
         raise ValueError(
             f"{name} draws random numbers when applied (dropout?), but a model is a deterministic function of its "
             f"parameters; build it with `deterministic=True` or without dropout. flax says: {error}"
         ) from error
 
+    def whole(key: Any) -> Any:
+        return module.init(key, jax.numpy.zeros(example.shape, example.dtype))
+
+    constants = _constants(lambda key: {name: whole(key)[name] for name in others}) if others else {}
+
     def init(key: Any) -> Params:
-        return module.init(key, jax.numpy.zeros(example.shape, example.dtype)).get("params", {})
+        return whole(key).get("params", {})
 
     def apply(params: Any, inputs: Any) -> Any:
-        return module.apply({"params": params}, inputs)
+        return module.apply({"params": params, **constants}, inputs)
 
     return Model(init, apply)
 
@@ -67,10 +74,11 @@ def from_nnx(factory: Callable[..., Any]) -> Model:
         factory: `rngs -> module`, which builds the module from a `flax.nnx.Rngs`.
 
     Returns:
-        A `Model` whose parameters are the module's `nnx.Param` variables, as a nested dictionary.
+        A `Model` whose parameters are the module's `nnx.Param` variables, as a nested dictionary. Other
+        variables are constants, made with `jax.random.key(0)` whatever the key of `init`.
 
     Raises:
-        ValueError: for a module with other variables than `nnx.Param` (batch statistics, random streams of dropout).
+        ValueError: for batch norm or dropout in training mode and, from `apply`, for a module that changes other variables.
 
     Example:
         >>> from flax import nnx
@@ -84,13 +92,16 @@ def from_nnx(factory: Callable[..., Any]) -> Model:
     def split(key: Any) -> Any:
         return nnx.split(factory(nnx.Rngs(key)), nnx.Param, ...)
 
-    graph, _, rest = nnx.eval_shape(split, jax.random.key(0))
+    graph, state, rest = nnx.eval_shape(split, jax.random.key(0))
     others = sorted({type(variable).__name__ for _, variable in nnx.to_flat_state(rest)})
-    if others:
-        raise ValueError(
-            f"The nnx module holds the variables {others} beside `Param` (batch statistics, dropout?), but only parameters are "
-            "trained: use group or layer normalisation, and build it without dropout."
-        )
+    refusal = (
+        f"The nnx module changes variables beside `Param` when applied; it holds {others} (batch statistics, dropout?), but only "
+        "parameters are trained: return `module.eval()`'s module from the factory (batch norm by its running averages, no "
+        "dropout), or use group or layer normalisation."
+    )
+    if others and any(map(_is_training, _modules(nnx.merge(graph, state, rest)))):
+        raise ValueError(refusal)
+    constants = _constants(lambda key: split(key)[2]) if others else rest
 
     def init(key: Any) -> Params:
         return nnx.to_pure_dict(split(key)[1])
@@ -98,6 +109,31 @@ def from_nnx(factory: Callable[..., Any]) -> Model:
     def apply(params: Any, inputs: Any) -> Any:
         state = nnx.eval_shape(split, jax.random.key(0))[1]
         nnx.replace_by_pure_dict(state, params)
-        return nnx.merge(graph, state, rest)(inputs)
+        module = nnx.merge(graph, state, constants)
+        before = jax.tree.leaves(nnx.split(module, nnx.Param, ...)[2])
+        outputs = module(inputs)
+        after = jax.tree.leaves(nnx.split(module, nnx.Param, ...)[2])
+        if len(before) != len(after) or any(a is not b for a, b in zip(before, after, strict=True)):
+            raise ValueError(refusal)
+        return outputs
 
     return Model(init, apply)
+
+
+def _modules(module: Any) -> list[Any]:
+    from flax import nnx
+
+    return [one for _, one in nnx.iter_graph(module) if isinstance(one, nnx.Module)]
+
+
+def _is_training(module: Any) -> bool:
+    """Whether a module is batch norm or dropout in training mode."""
+    rate = getattr(module, "rate", getattr(module, "dropout_rate", 1.0))
+    is_random = getattr(module, "deterministic", None) is False and rate != 0
+    return is_random or getattr(module, "use_running_average", None) is False
+
+
+def _constants(make: Callable[[Any], Any]) -> Any:
+    """What does not depend on the key of a run, computed at once even under a trace."""
+    with jax.ensure_compile_time_eval():
+        return jax.jit(make)(jax.random.key(0))

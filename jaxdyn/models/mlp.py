@@ -98,11 +98,11 @@ def mlp(
                 h = h * live[None, :]
         raise AssertionError("unreachable: there is at least one layer")
 
-    def kernel(x1: Any, x2: Any = None) -> Kernels:
+    def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
         check_kernel(scaling, output)
         from jaxdyn.models._neural_tangents import dense_kernel
 
-        return dense_kernel(activation=activation, num_hidden=num_layers - 1, bias=bias)(x1, x2)
+        return dense_kernel(activation=activation, num_hidden=num_layers - 1, bias=bias)(x1, x2, tolerance=tolerance)
 
     return Model(init, apply, kernel)
 

@@ -121,7 +121,7 @@ def two_layer_relu(dim: int, width: AnyWidth, *, weights: Weights = signs) -> Mo
         u_key, v_key = (jax.random.fold_in(key, layer) for layer in range(2))
         return {"u": draw(u_key, dim, width), "v": weights.draw(v_key, width)[:, None]}
 
-    def kernel(x1: Any, x2: Any = None) -> Kernels:
+    def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
         from jaxdyn.models._neural_tangents import dense_kernel
 
         return dense_kernel(activation=jax.nn.relu, num_hidden=1, bias=0.0)(x1, x2)
@@ -192,7 +192,7 @@ def uv(width: AnyWidth) -> Model:
         h = _flat(x, 1) @ params["u"]  # [n, m]
         return (h @ params["v"]) * jnp.asarray(inverse_sqrt(width), h.dtype)
 
-    def kernel(x1: Any, x2: Any = None) -> Kernels:
+    def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
         a = _flat(jnp.asarray(x1), 1)
         product = a @ (a if x2 is None else _flat(jnp.asarray(x2), 1)).T
         return Kernels(product, 2 * product)

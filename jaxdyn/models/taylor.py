@@ -11,6 +11,8 @@ The k nested derivatives are merged into the propagation of k Taylor coefficient
 k = 2 a hidden layer takes dz = h0 δW + dh W0 and ddz = 2 dh δW + ddh W0, 4 products, and 5 on the way back, where a network takes 3.
 Where all steps see the same inputs (`Training(sampler=full_batch)`) h0, φ'(z0), φ''(z0) are computed once before the steps, by `on`.
 
+Integer leaves of w0 are constants.
+
 "Derivative" is what automatic differentiation returns, so a ReLU keeps the gates it has at the anchor: the quadratic
 model of a two-layer ReLU network is the same network with its gates frozen at w0.
 
@@ -25,7 +27,7 @@ from typing import Any
 
 import jax
 
-from jaxdyn import _tree
+from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Expansion
 from jaxdyn.models import _staging
 
@@ -90,7 +92,7 @@ class Expanded:
             `(params, x) -> [n, k]`. What was computed is used where the function is called with this very array.
         """
         fixed = [*jax.tree.leaves(self.params0), x]
-        parts = _staging.split(self._traced([*fixed, *jax.tree.leaves(self.params0)]), len(fixed))
+        parts = _staging.split(self._traced([*fixed, *self._delta(self.params0)]), len(fixed))
         residuals = jax.jit(parts.known)(fixed)
 
         def apply(params: Any, inputs: Any) -> Any:
@@ -102,18 +104,28 @@ class Expanded:
         return apply
 
     def _delta(self, params: Any) -> list[Any]:
-        return jax.tree.leaves(_tree.sub(params, self.params0))
+        return jax.tree.leaves(_tree.sub(_tree.moving(params), _tree.moving(self.params0)))
 
+    @_jaxpr.forward_mode()
     def _traced(self, leaves: list[Any]) -> Any:
         """The expansion as a traced function of the leaves of w0, x and the leaves of δ."""
         structure = jax.tree.structure(self.params0)
+        moving = jax.tree.structure(_tree.moving(self.params0))
+        n = len(jax.tree.leaves(self.params0))
 
         def expanded(*leaves: Any) -> Any:
-            params0, delta = (jax.tree.unflatten(structure, part) for part in _around(leaves))
-            terms = _derivatives(lambda w: self.network(w, leaves[len(leaves) // 2]), delta, self.order)(params0)
+            params0, x, delta = (
+                jax.tree.unflatten(structure, leaves[:n]),
+                leaves[n],
+                jax.tree.unflatten(moving, leaves[n + 1 :]),
+            )
+            function = _derivatives(lambda w: self.network(_tree.completed(w, params0), x), delta, self.order)
+            terms = function(_tree.moving(params0))
             return (sum((term / math.factorial(j) for j, term in enumerate(terms[1:], start=1)), terms[0]),)
 
-        return _staging.merged(expanded, *leaves)
+        traced = _staging.merged(expanded, *leaves)
+        _jaxpr.check_forward(traced.jaxpr)
+        return traced
 
 
 def linear(apply: Apply, params0: Any) -> Apply:
@@ -137,9 +149,3 @@ def _derivatives(f: Any, delta: Any, order: int) -> Any:
         return (*values, tangents[-1])
 
     return upper
-
-
-def _around(leaves: Any) -> tuple[Any, Any]:
-    """What stands before and behind the middle of an odd number of things."""
-    middle = len(leaves) // 2
-    return leaves[:middle], leaves[middle + 1 :]

@@ -186,3 +186,31 @@ def test_the_import_takes_no_tensorflow_and_leaves_jax_as_it_was():
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "True False False", done.stdout + done.stderr
+
+
+def test_the_kernel_of_zero_inputs_is_zero_without_bias():
+    zero = jd.models.mlp((3, 8, 8, 1), activation=jnp.tanh).kernel(jnp.zeros((2, 3)))
+    assert (zero.nngp == 0).all()
+    assert (zero.ntk == 0).all()
+
+
+@pytest.mark.parametrize("blocks", [False, True], ids=["mlp", "block_dag"])
+def test_the_tolerance_of_a_series_is_asked_for_where_the_kernel_is(blocks, x64):
+    """Inputs of one dimension: both preactivations are multiples of one Gaussian, so the values are integrals over a line."""
+    x = jnp.sqrt(10.0) * jnp.array([[1.0], [-0.5]])
+    model = (
+        jd.models.block_dag({"h": ["x"], "y": ["h"]}, widths={"x": 1, "h": 8, "y": 1}, activation=jnp.tanh)
+        if blocks
+        else jd.models.mlp((1, 8, 1), activation=jnp.tanh)
+    )
+    with pytest.raises(ValueError, match=r"still changes by .*tolerance="):
+        model.kernel(x)
+    z = np.linspace(-10, 10, 40_001)
+    u = np.asarray(x)[:, 0, None] * z
+    weight = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    slope = 1 - np.tanh(u) ** 2
+    nngp = np.tanh(u) @ (weight[:, None] * np.tanh(u).T)
+    ntk = nngp + np.asarray(x @ x.T) * (slope @ (weight[:, None] * slope.T))
+    found = model.kernel(x, tolerance=1e-4)
+    np.testing.assert_allclose(found.nngp, nngp, atol=2e-4)
+    np.testing.assert_allclose(found.ntk, ntk, atol=2e-4 * ntk.max())
