@@ -16,6 +16,7 @@ import jax
 from jaxdyn import dynamics
 from jaxdyn.dynamics import Training
 from jaxdyn.ensemble import hoist
+from jaxdyn.ensemble.blame import blaming
 from jaxdyn.ensemble.speed import speed
 
 COMPILATION = 3.0
@@ -52,7 +53,7 @@ def step(run: Callable[[Any], Training], values: Any) -> Step:
 
     Args:
         run: function of the vmapped arguments of one member, returning its training.
-        values: those arguments, or their shapes.
+        values: those arguments.
     """
     found: dict[str, Any] = {}
 
@@ -68,7 +69,8 @@ def step(run: Callable[[Any], Training], values: Any) -> Step:
         found["state"] = jax.eval_shape(lambda: dynamics.init(training))
         found["examples"] = int(x.shape[0])
 
-    jax.eval_shape(look, values)
+    with blaming(look, values):
+        jax.eval_shape(look, values)
     counted = hoist.lower(found["forward"]).cost_analysis() or {}
     state = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(found["state"]))
     flops, touched = counted.get("flops", 0.0), counted.get("bytes accessed", 0.0)

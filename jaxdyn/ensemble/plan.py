@@ -18,6 +18,7 @@ from jaxdyn import dynamics
 from jaxdyn.dynamics import Training, Variable
 from jaxdyn.ensemble import cost
 from jaxdyn.ensemble.axes import Axes, buckets, loop_indices, parse
+from jaxdyn.ensemble.blame import blaming
 from jaxdyn.ensemble.memory import available, fit, of_member, shrink, text
 from jaxdyn.ensemble.placement import Placement, place
 from jaxdyn.ensemble.programme import Programme, call_run, programme
@@ -345,7 +346,9 @@ def _look(run: Callable[..., Training], axes: Axes, fixed: Mapping[str, Any]) ->
             for record, one in zip(training.records, yields, strict=True)
         )
 
-    jax.eval_shape(look, first_member(axes, None))
+    first = first_member(axes, None)
+    with blaming(look, first):
+        jax.eval_shape(look, first)
     return found
 
 

@@ -24,6 +24,7 @@ from jaxdyn import dynamics
 from jaxdyn.dynamics import State, Timetable, Training
 from jaxdyn.dynamics.optimizers import functions_within
 from jaxdyn.ensemble import hoist, lapack
+from jaxdyn.ensemble.blame import blaming
 from jaxdyn.ensemble.placement import Placement
 from jaxdyn.models.width import Width
 
@@ -155,14 +156,14 @@ def programme(
         placement: where the members run, and how many together.
 
     Raises:
-        TypeError: where `run` returns something else than a `Training`, or decides in Python on a traced axis.
+        TypeError: where `run` returns something else than a `Training`, or uses a traced axis as a fixed value.
     """
-    leaves, structure = jax.tree.flatten(dict(arguments))
-    axes = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in map(jnp.asarray, leaves)]
+    first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), dict(arguments))
+    axes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(first)]
     found: dict[str, Any] = {}
 
-    def member(*leaves: Any) -> Any:
-        training = dynamics.anchored(call_run(run, fixed, jax.tree.unflatten(structure, leaves)))
+    def member(values: Mapping[str, Any]) -> Any:
+        training = dynamics.anchored(call_run(run, fixed, values))
         state = dynamics.init(training)
         whole = training.timetable()
         cut = dynamics.pieces(whole, -(-len(whole.stop) // num_pieces))
@@ -174,7 +175,8 @@ def programme(
         )
         return jax.tree.leaves(state), [const for const in closed.consts if hoist.is_traced(const)]
 
-    opening = hoist.hoist(jax.make_jaxpr(member)(*axes))
+    with blaming(member, first):
+        opening = hoist.hoist(jax.make_jaxpr(member)(first))
     closing, states, values = found["advance"], found["state"], found["values"]
     is_computed = [hoist.is_traced(const) for const in closing.consts]
     captured = [const for const, traced in zip(closing.consts, is_computed, strict=True) if not traced]
@@ -228,23 +230,9 @@ def trim(state: State, num_members: int) -> State:
 
 
 def call_run(run: Callable[..., Training], fixed: Mapping[str, Any], values: Mapping[str, Any]) -> Training:
-    """Call the user's function, and turn what JAX says of traced axes into what to do about them."""
-    try:
-        with jax.default_matmul_precision("highest"):
-            training = run(**fixed, **values)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        raise TypeError(
-            f"`run` needs the concrete value of something that depends on a vmapped axis ({', '.join(values)}): an argument "
-            "that sets a shape, a Python `if`, or a schedule such as optax.exponential_decay. Move that axis to `loop=`, or "
-            f"write the schedule with jax.numpy. JAX says: {str(error).splitlines()[0]}"
-        ) from error
-    except TypeError as error:
-        if "Width(maximum" not in str(error) or "loop=" in str(error):
-            raise
-        raise TypeError(
-            "`run` uses a padded width as a shape, which only the families in jaxdyn.models can do. Sweep this width with "
-            '`loop={"width": [...]}` instead of `vmap={"width": jd.widths([...])}`.'
-        ) from error
+    """Call the user's function, and refuse what it must not return."""
+    with jax.default_matmul_precision("highest"):
+        training = run(**fixed, **values)
     if not isinstance(training, Training):
         raise TypeError(f"`run` returns a jd.Training, but returned {type(training).__name__}.")
     if any(isinstance(value, Width) for value in values.values()):
@@ -265,8 +253,8 @@ def _refuse_shape_dependent(optimizer: Any) -> None:
     found = [words for name, words in _SHAPE_DEPENDENT.items() if name in names]
     if found:
         raise TypeError(
-            f"{found[0]} looks at the shapes of the parameters, so a padded width would train differently from a plain one. "
-            'Sweep the width with `loop={"width": [...]}`, or use another optimizer.'
+            f"{found[0]} looks at the shapes of the parameters, so a padded width would train differently from a plain one; use "
+            "another optimizer, or sweep the width with `loop=`."
         )
 
 

@@ -26,6 +26,7 @@ from jaxdyn import dynamics, theory
 from jaxdyn.dynamics import Training
 from jaxdyn.ensemble import hoist
 from jaxdyn.ensemble.axes import Axes, parse
+from jaxdyn.ensemble.blame import blaming
 from jaxdyn.ensemble.programme import call_run
 from jaxdyn.results.provenance import provenance
 
@@ -125,10 +126,9 @@ def _searcher(
 ) -> Callable[[int, int | None], dict[str, np.ndarray]]:
     """The search of one cell: traced once, whatever the members and rates; what `run` closes over are arguments."""
     leaves, structure = jax.tree.flatten({name: jax.tree.map(jnp.asarray, value) for name, value in arguments.items()})
+    first = jax.tree.unflatten(structure, [leaf[0] for leaf in leaves])
 
-    def member(*flat: Any) -> Any:
-        values = jax.tree.unflatten(structure, flat)
-
+    def member(values: Mapping[str, Any]) -> Any:
         def training(lr: Any) -> Training:
             return dynamics.anchored(replace(call_run(run, fixed, {**values, "lr": lr}), record=()))
 
@@ -152,8 +152,8 @@ def _searcher(
 
         return _bisect(outcome, jnp.asarray(grid, scale.dtype), tolerance), scale
 
-    shapes = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
-    traced, result = jax.make_jaxpr(member, return_shape=True)(*shapes)
+    with blaming(member, first):
+        traced, result = jax.make_jaxpr(member, return_shape=True)(first)
     closed = hoist.hoist(traced)
     flat_member, outputs = hoist.call(closed), jax.tree.structure(result)
 

@@ -66,7 +66,7 @@ def sweep(
         `diverged_at` (the step at which a member diverged, or -1) and `done`. Read lazily from `store` where there is one.
 
     Raises:
-        TypeError: where axes and arguments of `run` do not match, or `run` decides in Python on a traced axis.
+        TypeError: where axes and arguments of `run` do not match, or `run` uses a vmapped axis as a fixed value.
         ValueError: for a bad axis, colliding names, a store that belongs to another sweep, or a member that does not fit into memory.
         StoreError: where the store cannot be written; its `dataset` holds everything computed so far.
 

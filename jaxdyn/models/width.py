@@ -86,7 +86,7 @@ class Width:
     def __index__(self) -> NoReturn:
         raise TypeError(
             f"A padded Width (maximum={self.maximum}) is not a shape: only the families in jaxdyn.models pad their "
-            'layers. Sweep this width with `loop={"width": [...]}` instead of `vmap={"width": jd.widths([...])}`.'
+            "layers. Elsewhere a width is an integer, along an axis of `loop=`."
         )
 
     __int__ = __index__
