@@ -2,8 +2,7 @@
 
 The kernel Θ(x, x') of two examples, and an AGOP or a Hessian at an example, exist only if f(x) does not depend on the other members of
 its batch. Whatever is told per example calls `check`, which traces the function for 2 and for 3 examples and walks both programmes
-side by side. Axes whose lengths are as 2 to 3 carry the examples. The
-function is refused if
+side by side. Axes whose lengths are as 2 to 3 carry the examples. It is refused if
 
 * a value that depends on the inputs loses that axis, or gets a second one (batch statistics, sums, Gram matrices over the batch),
 * an equation works along it (sort, cumulative sum, flip, convolution, product or recurrence over the batch …),
@@ -28,7 +27,7 @@ _LINEAR_ALGEBRA = {
     "cholesky", "eig", "eigh", "hessenberg", "householder_product", "lu", "qr", "geqrf", "schur", "svd", "triangular_solve",
     "tridiagonal", "tridiagonal_solve",
 }  # fmt: skip
-_CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
+_ALONG_AXIS = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "top_k"}
 _FAITHFUL = {"broadcast_in_dim", "convert_element_type", "copy", "squeeze", "stop_gradient", "transpose"}
 
 
@@ -94,9 +93,7 @@ def check(apply: Any, params: Any, x: Any) -> int:
         traces.append(closed)
     first, second = (closed.jaxpr for closed in traces)
     inputs = [_Value(pair, is_varying=i == num_leaves) for i, pair in enumerate(_shapes(first.invars, second.invars))]
-    if len(traces[0].consts) != len(traces[1].consts):
-        _refuse("the programmes for 2 and for 3 examples differ")
-    consts = [_constant(*pair) for pair in zip(*(closed.consts for closed in traces), strict=True)]
+    consts = [_constant(*pair) for pair in zip(*(closed.consts for closed in traces), strict=False)]
     (found,) = _walk(first, second, consts, inputs)
     if found.is_ranked or (found.is_varying and (found.axes != [0] or found.inner != 1)):
         _refuse(
@@ -154,7 +151,8 @@ def _counts(dtype: Any) -> bool:
 
 def _walk(first: Any, second: Any, consts: Sequence[_Value], inputs: Sequence[_Value]) -> list[_Value]:
     """The results of two programmes side by side."""
-    if [e.primitive.name for e in first.eqns] != [e.primitive.name for e in second.eqns]:
+    kinds = [[(e.primitive.name, len(e.invars), len(e.outvars)) for e in jaxpr.eqns] for jaxpr in (first, second)]
+    if kinds[0] != kinds[1] or len(first.constvars) != len(second.constvars):
         _refuse("the programmes for 2 and for 3 examples differ")
     known: dict[Any, _Value] = dict(zip([*first.constvars, *first.invars], [*consts, *inputs], strict=True))
 
@@ -178,9 +176,8 @@ def _equation(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
     name = one.primitive.name
     for var, value in zip(one.outvars, results, strict=True):
         if value.is_varying and (len(value.axes) != 1 or not value.is_regular):
-            _refuse(
-                f"`{name}` makes shape {value.shapes[0]} of {_SIZES[0]} examples and {value.shapes[1]} of {_SIZES[1]}"
-            )
+            small, large = value.shapes
+            _refuse(f"`{name}` makes shape {small} of {_SIZES[0]} examples and {large} of {_SIZES[1]}")
         if value.is_varying and value.is_ranked and jnp.issubdtype(var.aval.dtype, jnp.inexact):
             _refuse(f"`{name}` uses the number of examples, or an example's place among them")
     return results
@@ -197,10 +194,9 @@ def _result(one: Any, other: Any, shapes: Any, operands: Sequence[_Value]) -> _V
         part, rank = value if name == "dynamic_slice" else operands[1], len(shapes[0])
         sizes = zip(operands[-rank:], *operands[0].shapes, *part.shapes, strict=True)
         operands = [*operands[:-rank], *(start for start, *pairs in sizes if pairs[:2] != pairs[2:])]
-    is_varying = any(v.is_varying for v in operands)
     places = _places(one, value, operands)
     told = (
-        range(len(operands)) if places else (1,) if _is_own(one, operands) else ()
+        range(len(operands)) if places else (1,) * _is_own(one, operands)
     )  # whose places stay places or pick own rows
     is_ranked = any(v.is_ranked if i in told else v.is_placed for i, v in enumerate(operands)) or not value.is_regular
     if name == "iota":
@@ -219,7 +215,7 @@ def _result(one: Any, other: Any, shapes: Any, operands: Sequence[_Value]) -> _V
             if len({(v.inner, v.shapes[0][v.axes[0]]) for v in carriers} | {(carriers[0].inner, size)}) > 1:
                 _refuse(f"`{name}` rearranges the example axis")
             inner = carriers[0].inner
-    return _Value(shapes, is_varying, inner, is_ranked, places)
+    return _Value(shapes, any(v.is_varying for v in operands), inner, is_ranked, places)
 
 
 def _places(equation: Any, value: _Value, operands: Sequence[_Value]) -> tuple[bool, ...]:
@@ -269,6 +265,12 @@ def _along(one: Any, operands: Sequence[_Value]) -> None:
     match name:
         case "sort" | "concatenate":
             is_mixing = parameters["dimension"] in axes
+        case "approx_top_k":
+            is_mixing = axis == parameters["reduction_dimension"]
+        case "pad":
+            is_mixing = axis >= 0 and parameters["padding_config"][axis] != (0, 0, 0)
+        case "ragged_dot_general":
+            is_mixing = axis not in parameters["ragged_dot_dimension_numbers"].dot_dimension_numbers[1][0]
         case "dot_general":
             contracted, _ = parameters["dimension_numbers"]
             is_mixing = any(a in summed for a, summed in zip(axes, contracted, strict=True))
@@ -283,7 +285,7 @@ def _along(one: Any, operands: Sequence[_Value]) -> None:
             is_mixing = axis >= len(operands[0].shapes[0]) - len(parameters["fft_lengths"])
     if name.startswith("scatter") and not _is_own(one, operands):
         is_mixing = axis in parameters["dimension_numbers"].scatter_dims_to_operand_dims
-    elif name in _CUMULATIVE:
+    elif name in _ALONG_AXIS:
         is_mixing = parameters["axis"] == axis
     elif name in _LINEAR_ALGEBRA:
         is_mixing = any(a >= len(v.shapes[0]) - 2 for a, v in zip(axes, operands, strict=True) if v.axes)
@@ -312,16 +314,18 @@ def _convolved(parameters: Any, others: Any, value: _Value, operands: Sequence[_
 def _inside(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value] | None:
     """The results of a call, a branch or a loop from the inside; None for plain equations."""
     name = one.primitive.name
-    if name == "scan":
-        return _scan(one, other, operands)
-    if name == "while":
-        return _while(one, other, operands)
+    if name in ("scan", "while"):
+        return (_scan if name == "scan" else _while)(one, other, operands)
+    if name == "device_put":
+        return list(operands)
+    if name == "custom_linear_solve":  # the function is its `solve`; the other three programmes are for derivatives
+        lengths, start = one.params["const_lengths"], sum(one.params["const_lengths"][:2])
+        known = [*operands[start : start + lengths.solve], *operands[sum(lengths) :]]
+        return _walk_closed(one.params["jaxprs"].solve, other.params["jaxprs"].solve, known)
     if name == "cond":
-        branches = [
-            _walk_closed(a, b, operands[1:])
-            for a, b in zip(one.params["branches"], other.params["branches"], strict=True)
-        ]
-        return [_join([operands[0]._replace(shapes=v.shapes), *rest, v]) for v, *rest in zip(*branches, strict=True)]
+        pairs = zip(one.params["branches"], other.params["branches"], strict=True)
+        branches = zip(*(_walk_closed(a, b, operands[1:]) for a, b in pairs), strict=True)
+        return [_join([operands[0]._replace(shapes=v.shapes), *rest, v]) for v, *rest in branches]
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = one.params.get(key)
         if hasattr(inner, "eqns") and len(getattr(inner, "jaxpr", inner).invars) == len(operands):
@@ -335,13 +339,11 @@ def _walk_closed(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Valu
 
 
 def _join(values: Sequence[_Value]) -> _Value:
-    last = values[-1]
     inners = {v.inner for v in values if v.is_varying and v.axes}
     if len(inners) > 1:
         _refuse("the branches of a condition arrange the examples differently")
-    return _Value(
-        last.shapes, any(v.is_varying for v in values), inners.pop() if inners else 1, any(v.is_placed for v in values)
-    )
+    is_varying, is_ranked = any(v.is_varying for v in values), any(v.is_placed for v in values)
+    return _Value(values[-1].shapes, is_varying, inners.pop() if inners else 1, is_ranked)
 
 
 def _scan(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
@@ -350,27 +352,25 @@ def _scan(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
     carry, xs = rest[:num_carry], rest[num_carry:]
     shapes = _shapes(one.outvars, other.outvars)
     if one.params["length"] != other.params["length"]:
-        if any(v.is_varying for v in (*consts, *carry)):
-            _refuse("`scan` runs over the examples and carries from one to the next")
-        return _over_examples(one, xs, num_consts, num_carry, shapes)
+        return _over_examples(one, operands, num_consts + num_carry, num_carry, shapes)
     rows = [v._replace(shapes=(v.shapes[0][1:], v.shapes[1][1:])) for v in xs]
 
     def body(state: Sequence[_Value]) -> list[_Value]:
         return _walk_closed(one.params["jaxpr"], other.params["jaxpr"], [*consts, *state, *rows])
 
-    results = _fixed(body, list(carry), num_carry)
+    results = _fixed(body, list(carry))
     return [v._replace(shapes=shape) for v, shape in zip(results, shapes, strict=True)]
 
 
-def _over_examples(one: Any, xs: Sequence[_Value], num_consts: int, num_carry: int, shapes: Any) -> list[_Value]:
+def _over_examples(one: Any, operands: Sequence[_Value], num_fixed: int, num_carry: int, shapes: Any) -> list[_Value]:
     """A scan over examples one by one, as `lax.map` makes: nothing may be carried."""
-    inner = one.params["jaxpr"].jaxpr
-    varying = {var for var, v in zip(inner.invars[num_consts + num_carry :], xs, strict=True) if v.is_varying}
+    fixed, xs, inner = operands[:num_fixed], operands[num_fixed:], one.params["jaxpr"].jaxpr
+    varying = {var for var, v in zip(inner.invars[num_fixed:], xs, strict=True) if v.is_varying}
     for equation in inner.eqns:
         if any(not isinstance(v, core.Literal) and v in varying for v in equation.invars):
             varying.update(equation.outvars)
     depends = [not isinstance(v, core.Literal) and v in varying for v in inner.outvars]
-    if any(depends[:num_carry]):
+    if any(v.is_varying for v in fixed) or any(depends[:num_carry]):
         _refuse("`scan` runs over the examples and carries from one to the next")
     ranked = any(v.is_placed for v in xs) or num_carry > 0
     return [_Value(shape, is_varying=flag, is_ranked=ranked) for flag, shape in zip(depends, shapes, strict=True)]
@@ -384,16 +384,16 @@ def _while(one: Any, other: Any, operands: Sequence[_Value]) -> list[_Value]:
     def body(state: Sequence[_Value]) -> list[_Value]:
         return _walk_closed(one.params["body_jaxpr"], other.params["body_jaxpr"], [*body_consts, *state])
 
-    results = _fixed(body, list(carry), len(carry))
+    results = _fixed(body, list(carry))
     _walk_closed(one.params["cond_jaxpr"], other.params["cond_jaxpr"], [*cond_consts, *results])
     return results
 
 
-def _fixed(body: Any, carry: list[_Value], num_carry: int) -> list[_Value]:
+def _fixed(body: Any, carry: list[_Value]) -> list[_Value]:
     """The results of a loop: iterate until nothing more depends on the inputs."""
     while True:
         results: list[_Value] = body(carry)
-        joined = [_join([a, b]) for a, b in zip(carry, results[:num_carry], strict=True)]
+        joined = [_join([a, b]) for a, b in zip(carry, results[: len(carry)], strict=True)]
         if joined == carry:
-            return [*joined, *results[num_carry:]]
+            return [*joined, *results[len(carry) :]]
         carry = joined
