@@ -7,6 +7,7 @@ axes as plain values, the way `loop=` hands them over: where that gets past the 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -55,23 +56,17 @@ def blaming(body: Callable[[dict[str, Any]], Any], values: Mapping[str, Any]) ->
 
 def _at_fault(body: Callable[[dict[str, Any]], Any], values: Mapping[str, Any], error: Exception) -> list[str]:
     """The fewest axes as plain values that take the trace past an error; none where no axis does."""
-    for scalar in (
-        lambda array: array.item(),
-        lambda array: array[()],
-    ):  # a list in `loop=` gives the first, an array the second
+    for scalar in (np.ndarray.item, itemgetter(())):  # as a list in `loop=` hands it over, and as an array
         plain = {name: _plain(value, scalar) for name, value in values.items()}
         reached = _reached(body, plain, {})
         if reached == _place(error):
             continue
-        found = set(plain)
+        found = dict(plain)
         for name in plain:
-            given = {other: plain[other] for other in found - {name}}
-            if (
-                _reached(body, given, {other: value for other, value in values.items() if other not in given})
-                == reached
-            ):
-                found.remove(name)
-        return [name for name in values if name in found]
+            fewer = {other: value for other, value in found.items() if other != name}
+            traced = {other: value for other, value in values.items() if other not in fewer}
+            found = fewer if _reached(body, fewer, traced) == reached else found
+        return list(found)
     return []
 
 

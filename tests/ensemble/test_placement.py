@@ -167,7 +167,11 @@ def test_the_memory_of_a_plan_is_what_xla_plans_and_grows_with_the_members():
 
 def test_a_step_counts_its_products_three_times():
     model = jd.models.mlp((5, 64, 64, 1), activation=jnp.tanh)
-    found = cost.step(lambda seed: jd.Training(model, TASK, optax.sgd(0.1), steps=1, key=jax.random.key(seed)), 0)
+
+    def run(values):
+        return jd.Training(model, TASK, optax.sgd(0.1), steps=1, key=jax.random.key(values["seed"]))
+
+    found = cost.step(run, {"seed": 0})
     products = 3 * 2 * 16 * (5 * 64 + 64 * 64 + 64)
     assert products <= found.flops <= 1.2 * products
     assert found.state == 4 * (5 * 64 + 64 * 64 + 64) + 2 * 4  # step and diverged_at
