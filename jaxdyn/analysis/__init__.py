@@ -1,6 +1,18 @@
 """From datasets to exponents, phases, spikes, verdicts and figures. Reads no files and trains nothing."""
 
-from jaxdyn.analysis import association, brackets, claims, crossings, estimates, figures, phases, scaling, spikes
+from jaxdyn.analysis import (
+    association,
+    brackets,
+    claims,
+    crossings,
+    estimates,
+    figures,
+    levels,
+    looks,
+    phases,
+    scaling,
+    spikes,
+)
 from jaxdyn.analysis.claims import Claim, Verdict
 from jaxdyn.analysis.estimates import Estimate
 from jaxdyn.analysis.scaling import PowerLaw
@@ -16,6 +28,8 @@ __all__ = [
     "crossings",
     "estimates",
     "figures",
+    "levels",
+    "looks",
     "phases",
     "scaling",
     "spikes",

@@ -12,7 +12,8 @@ r"""Does one number of a run go with another? Rank correlation, and regression w
   about causes that move a and y together. Interventions do.
 
 Units of one member (the runs of a seed at several batch sizes) are not independent: the interval resamples whole members. It is
-the studentised (bootstrap-t) interval, with the delete-one-member jackknife as the error. Measured coverage
+the studentised (bootstrap-t) interval, with the delete-one-member jackknife as the error. At a level whose ends lie too far out for the
+resamples (`levels`) it is Student's t with that error, and the interval of a ranking [-1, 1]. Measured coverage
 with six units a member: 92 to 95 % with 8 members, 93 to 95 % with 16 (300 ensembles a case, Monte-Carlo error 1.4 %).
 
 References:
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxdyn.analysis import levels
 from jaxdyn.analysis.scaling import RESAMPLING_SEED, Interval
 
 if TYPE_CHECKING:
@@ -121,33 +123,36 @@ def ranking(a: DataArray, b: DataArray, dim: str, *, over: str, num_resamples: i
     units, members = is_there.shape
     if units < 3:
         return Interval(np.nan, np.nan, np.nan)
-    draws = np.random.default_rng(RESAMPLING_SEED)
-    weights = draws.multinomial(members, np.full(members, 1 / members), size=num_resamples)
-    chosen = draws.integers(units, size=(num_resamples, units))
-    resampled = np.take_along_axis(_means(pair, is_there, weights), chosen[None], axis=-1)  # [2, b, u]
-    low, high = np.nanquantile(_spearman(*resampled), [0.025, 0.975])
     found = float(_spearman(*_means(pair, is_there, np.ones((1, members)))[:, 0]))
     if np.isnan(found):
         return Interval(found, np.nan, np.nan)
-    least, most = _inverted(found, units)
+    tail, num = levels.tail(), levels.resamples(num_resamples)
+    if num is None:
+        return Interval(found, -1.0, 1.0)
+    draws = np.random.default_rng(RESAMPLING_SEED)
+    weights = draws.multinomial(members, np.full(members, 1 / members), size=num)
+    chosen = draws.integers(units, size=(num, units))
+    resampled = np.take_along_axis(_means(pair, is_there, weights), chosen[None], axis=-1)  # [2, b, u]
+    low, high = np.nanquantile(_spearman(*resampled), [tail, 1 - tail])
+    least, most = _inverted(found, units, tail)
     return Interval(found, min(float(low), least), max(float(high), most))
 
 
 @functools.cache
-def _quantiles(units: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spearman's ρ of bivariate normal units, (6/π) asin(r/2), on a grid, and the 2.5 % and 97.5 % quantile of its estimate, [2, grid]."""
+def _quantiles(units: int, tail: float) -> tuple[np.ndarray, np.ndarray]:
+    """Spearman's ρ of bivariate normal units, (6/π) asin(r/2), on a grid, and the two quantiles of its estimate, [2, grid]."""
     grid = np.tanh(np.linspace(-4.0, 4.0, 161))
-    x, noise = np.random.default_rng(RESAMPLING_SEED).normal(size=(2, 4000, units))
+    x, noise = np.random.default_rng(RESAMPLING_SEED).normal(size=(2, max(4000, int(levels.BEYOND / tail)), units))
     ends = [
-        np.quantile(_spearman(x, r * x + np.sqrt(1 - r**2) * noise), [0.025, 0.975], method="inverted_cdf")
+        np.quantile(_spearman(x, r * x + np.sqrt(1 - r**2) * noise), [tail, 1 - tail], method="inverted_cdf")
         for r in grid
     ]
     return 6 / np.pi * np.arcsin(grid / 2), np.array(ends).T
 
 
-def _inverted(found: float, units: int) -> tuple[float, float]:
+def _inverted(found: float, units: int, tail: float) -> tuple[float, float]:
     """The least and the largest ρ for which the estimate is not surprising."""
-    true, (low, high) = _quantiles(units)
+    true, (low, high) = _quantiles(units, tail)
     is_possible = (low <= found + 1e-9) & (found - 1e-9 <= high)
     least = -1.0 if is_possible[0] else float(true[is_possible].min())
     return least, 1.0 if is_possible[-1] else float(true[is_possible].max())
@@ -232,15 +237,19 @@ def _slopes(moments: np.ndarray, outcome: int, predictors: tuple[int, ...]) -> n
 def _clustered(statistic: Callable[[Any], Any], moments: np.ndarray, num_resamples: int) -> Interval:
     """A statistic of summed moments [s, v, v] with its bootstrap-t interval over the members s."""
     size = len(moments)
-    weights = np.random.default_rng(RESAMPLING_SEED).multinomial(size, np.full(size, 1 / size), size=num_resamples)
     whole, error = _with_error(statistic, moments, np.ones((1, size)))
+    tail, num = levels.tail(), levels.resamples(num_resamples)
+    if num is None:  # Student's t with the jackknife's error
+        reach = levels.student(size - 1) * error[0]
+        return Interval(float(whole[0]), float(whole[0] - reach), float(whole[0] + reach))
+    weights = np.random.default_rng(RESAMPLING_SEED).multinomial(size, np.full(size, 1 / size), size=num)
     found, errors = _with_error(statistic, moments, weights.astype(float))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (found - whole) / errors
     t = t[np.isfinite(t)]
-    if len(t) < num_resamples / 2 or not np.isfinite(whole[0] + error[0]):
+    if len(t) < num / 2 or not np.isfinite(whole[0] + error[0]):
         return Interval(float(whole[0]), np.nan, np.nan)
-    lower, upper = np.quantile(t, [0.025, 0.975])
+    lower, upper = np.quantile(t, [tail, 1 - tail])
     return Interval(float(whole[0]), float(whole[0] - upper * error[0]), float(whole[0] - lower * error[0]))
 
 

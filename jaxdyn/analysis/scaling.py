@@ -21,7 +21,8 @@ all widths. Measured coverage with 8 members (4000 ensembles a case, Monte-Carlo
 
 Where more than 1.25 % of the resamples would have no spread, as below 5 members (93-97 % with 3 or 4 members, 83 % for log-normal noise on
 the exponent) or where most values are equal (accuracies of few images), an end of the bootstrap-t may be infinite, and the interval is
-Student's t. `python -m benchmarks coverage` measures what all intervals of `analysis` cover.
+Student's t. `python -m benchmarks coverage` measures what all intervals of `analysis` cover. Within `levels.significance(alpha)` the
+interval has the level 1 - alpha, the 1.25 % become alpha/4, and where an end lies too far out for the resamples it is Student's t too.
 
 This is a description of the fitted range, not a proof of a power law: the range is always reported with the exponent.
 The interval covers the scatter between members, not the error of fitting a straight line to a curved relation.
@@ -35,6 +36,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxdyn.analysis import levels
+
 if TYPE_CHECKING:
     from xarray import DataArray
 else:
@@ -47,8 +50,8 @@ length."""
 RESAMPLING_SEED = 0
 """Seed of the resampling, fixed: the same data always give the same interval."""
 
-FLAT = 0.0125
-"""Share of resamples without spread above which an interval is Student's t: half of what lies beyond one end."""
+FLAT = 0.5
+"""Share of resamples without spread, in units of what lies beyond one end, above which an interval is Student's t."""
 
 
 class Interval(NamedTuple):
@@ -217,17 +220,16 @@ def mean_interval(values: Any, *, num_resamples: int = NUM_RESAMPLES) -> Interva
     if error == 0.0:
         return Interval(mean, mean, mean)
     counts = np.unique(sample, return_counts=True)[1]
-    if np.sum((counts / size) ** size) > FLAT:
-        from scipy.special import stdtrit
-
-        reach = float(stdtrit(size - 1, 0.975)) * error
+    tail, num = levels.tail(), levels.resamples(num_resamples)
+    if num is None or np.sum((counts / size) ** size) > FLAT * tail:
+        reach = levels.student(size - 1) * error
         return Interval(mean, float(mean - reach), float(mean + reach))
-    lower, upper = _studentised_quantiles((sample - mean) / spread, num_resamples)
+    lower, upper = _studentised_quantiles((sample - mean) / spread, num, tail)
     return Interval(mean, float(mean - upper * error), float(mean - lower * error))
 
 
-def _studentised_quantiles(standardised: np.ndarray, num_resamples: int) -> tuple[float, float]:
-    """2.5 % and 97.5 % quantiles of (mean* - mean) / error* over resamples of the members."""
+def _studentised_quantiles(standardised: np.ndarray, num_resamples: int, tail: float) -> tuple[float, float]:
+    """The quantiles `tail` and 1 − `tail` of (mean* - mean) / error* over resamples of the members."""
     size = len(standardised)
     draws = np.random.default_rng(RESAMPLING_SEED).multinomial(size, np.full(size, 1 / size), size=num_resamples)
     means = draws @ standardised / size  # [b]
@@ -235,7 +237,7 @@ def _studentised_quantiles(standardised: np.ndarray, num_resamples: int) -> tupl
     with np.errstate(divide="ignore", invalid="ignore"):
         t = means / np.sqrt(variances / size)
     t = np.where(variances > 1e-12, t, np.copysign(np.inf, means))  # a resample without spread
-    lower, upper = np.quantile(t, [0.025, 0.975], method="inverted_cdf")
+    lower, upper = np.quantile(t, [tail, 1 - tail], method="inverted_cdf")
     return float(lower), float(upper)
 
 
