@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         help="share the sweep with the other processes of this job (Slurm, MPI, …)",
     )
     run.add_argument("--float64", action="store_true", help="compute in double precision")
+    run.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="double the seeds until every claim is decided, or --hours are over",
+    )
+    run.add_argument("--hours", type=float, help="budget of --until-decided")
     run.add_argument("--help-config", action="store_true", help="list the flags of the experiment's configuration")
     run.set_defaults(action=_run, command="run")
 
@@ -151,6 +157,10 @@ def _list(_: argparse.Namespace, __: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
+    if options.until_decided != (options.hours is not None):
+        raise ValueError("--until-decided and --hours H go together: the budget is in hours, such as --hours 0.5.")
+    if options.until_decided and options.distributed:
+        raise ValueError("--until-decided runs in one process: leave out --distributed.")
     _set_up(options.float64, options.distributed)
     experiment, config, is_preset = _configured(options, ["--help"] if options.help_config else rest)
     store = options.store or _default_store(options, is_preset, config)
@@ -167,16 +177,21 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     if not options.distributed:
         ensemble.calibrate()
     store.parent.mkdir(parents=True, exist_ok=True)
+    progress, found = ensemble.Lines() if options.log else ensemble.watch(), None
     try:
-        dataset = experiment.run(config, store=store, progress=ensemble.Lines() if options.log else ensemble.watch())
+        if options.until_decided:
+            found = experiments.decide(experiment, config, store=store, hours=options.hours, progress=progress)
+        dataset = found.dataset if found else experiment.run(config, store=store, progress=progress)
     except StoreError as error:
         raise OSError(f"{error}{_rescue(error.dataset, store)}") from error
     if jax.process_index() > 0:  # the first process speaks for all
         return 0
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))
-    verdicts = experiment.verdicts(dataset)
+    verdicts = found.verdicts if found else experiment.verdicts(dataset)
     tables.print_run(experiment, dataset, verdicts)
     preset = options.preset if is_preset else f"{options.preset}, changed"
+    if found:
+        preset += f", until decided: {found.looks[-1].seeds} seeds"
     written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"), preset)
     print(f"\nfigure:   {figure}\nverdicts: {written}\ndataset:  {store}   (xarray.open_zarr({str(store)!r}))")
     print(f"{time.monotonic() - began:.0f} s")

@@ -74,7 +74,7 @@ def test_without_boundaries_four_looks_err_twice_as_often(monkeypatch):
     assert _wrong(lambda rng, shape: rng.normal(size=shape), "none") > 0.1
 
 
-def _missed(draw, spending, trials=300):
+def _missed(draw, spending, trials=100):
     """As `_wrong`, with the intervals of the library."""
     rng, plan, missed = np.random.default_rng(1), looks.plan(SIZES, spending=spending), 0
     for _ in range(trials):
@@ -86,6 +86,10 @@ def _missed(draw, spending, trials=300):
                 missed += 1
                 break
     return missed / trials
+
+
+def test_the_intervals_of_the_library_miss_in_about_5_percent_over_all_looks():
+    assert _missed(lambda rng, n: rng.normal(size=n), "pocock") <= 0.05 + 3 * 0.022  # three Monte-Carlo errors
 
 
 def test_a_level_reaches_every_interval_and_ends_with_its_context():
@@ -101,6 +105,8 @@ def test_a_level_reaches_every_interval_and_ends_with_its_context():
         return [mean_interval(sample), (fit.exponent, fit.low, fit.high), boundary, mediated]
 
     plain = all_of_them()
+    with levels.significance(0.05):
+        assert all_of_them() == plain
     for alpha in (0.02, 0.003, 1e-5):
         with levels.significance(alpha):
             wider = all_of_them()

@@ -1,0 +1,210 @@
+"""Seeds until decided, on a toy whose claims are decidable by construction, with a clock that counts the seeds computed."""
+
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+
+from jaxdyn import cli, experiments
+from jaxdyn.analysis import looks
+from jaxdyn.analysis.claims import AtLeast, AtMost, Claim, Within
+from jaxdyn.analysis.scaling import mean_interval
+
+CLAIMS = (
+    Claim("clear", "Far below the bound.", "toy", AtMost(10.0)),
+    Claim("false", "Far above the bound.", "toy", AtMost(-10.0)),
+    Claim("near", "A little above the bound.", "toy", AtLeast(-0.9)),
+    Claim("edge", "On the bound.", "toy", Within(-5.0, 0.0)),
+    Claim("exact", "A worst member.", "toy", AtMost(100.0)),
+    Claim("none", "Not a number.", "toy", AtMost(0.0)),
+)
+
+
+NUMBERS = np.random.default_rng(0).normal(size=64)
+
+
+@dataclass(frozen=True)
+class Config:
+    seeds: int
+    names: tuple[str, ...]
+    scatter: float = 1.0
+
+
+@dataclass(frozen=True)
+class Seedless:
+    width: int
+
+
+class Toy:
+    """Numbers of mean 0; a store is a set that remembers which seeds it has, and a seed that is missing takes a second of the clock."""
+
+    name = "toy"
+
+    def __init__(self, claims=CLAIMS):
+        self.claims, self.now = claims, 0.0
+
+    def run(self, config, *, store=None, progress=None):
+        missing = set(range(config.seeds)) - (store if store is not None else set())
+        if store is not None:
+            store |= missing
+        self.now += len(missing)
+        return xr.Dataset({"number": ("seed", NUMBERS[: config.seeds] * config.scatter)})
+
+    def intervals(self, config, dataset):
+        numbers = dataset["number"].values
+        special = {"exact": float(numbers.max()), "none": math.nan}
+        return {name: special.get(name, mean_interval(numbers)) for name in config.names}
+
+
+def _decide(names, *, hours=1.0, store=None, scatter=1.0, **options):
+    toy, told = Toy(), []
+    found = experiments.decide(
+        toy, Config(8, names, scatter), hours=hours, store=store, report=told.append, clock=lambda: toy.now, **options
+    )  # fmt: skip
+    assert tuple(told) == found.looks
+    return found
+
+
+def _by_id(found):
+    return {one.id: one for one in found.verdicts}
+
+
+def test_what_is_clear_is_decided_at_the_first_look_with_its_interval_and_the_run_ends():
+    found = _decide(("clear", "false"), store=set(), scatter=0.1)
+    (look,) = found.looks
+    assert (look.seeds, look.seconds, look.ending) == (8, 8.0, "every claim is decided")
+    verdicts = _by_id(found)
+    assert (verdicts["clear"].verdict, verdicts["false"].verdict) == ("supported", "not supported")
+    numbers = NUMBERS[:8] * 0.1
+    alpha = looks.plan([8, 16, 32, 64]).nominal[0]
+    reach = scipy.stats.t.isf(alpha / 2, 7) * scipy.stats.sem(numbers)
+    np.testing.assert_allclose(verdicts["clear"].high, numbers.mean() + reach, rtol=1e-6)
+    assert "decided at look 1 of 4, 8 seeds" in verdicts["clear"].note
+    assert "obrien-fleming spending of 0.05" in verdicts["clear"].note
+
+
+def test_an_early_verdict_is_kept_while_others_stay_open_to_the_last_look():
+    found = _decide(("clear", "edge"), store=set())
+    assert [one.seeds for one in found.looks] == [8, 16, 32, 64]
+    assert found.looks[-1].ending == "this was the last of the 4 looks planned"
+    verdicts = _by_id(found)
+    first = next(one for one in found.looks if "clear" in one.decided)
+    assert f"decided at look {first.number} of 4, {first.seeds} seeds" in verdicts["clear"].note
+    assert verdicts["edge"].verdict == "inconclusive"
+    assert "open at look 4 of 4, 64 seeds" in verdicts["edge"].note
+    wide = verdicts["clear"].high - verdicts["clear"].low
+    assert wide > verdicts["edge"].high - verdicts["edge"].low  # the interval of the look at which it fell
+
+
+def test_a_store_that_grows_pays_only_for_new_seeds_and_none_pays_for_all_again():
+    assert [one.seconds for one in _decide(("edge",), store=set()).looks] == [8, 16, 32, 64]
+    assert [one.seconds for one in _decide(("edge",)).looks] == [8, 24, 56, 120]
+
+
+@pytest.mark.parametrize(("store", "budget", "taken"), [(set(), 31, 2), (set(), 32, 3), (None, 23, 1), (None, 24, 2)])
+def test_a_look_that_does_not_fit_into_the_budget_is_not_begun(store, budget, taken):
+    store = None if store is None else set()
+    found = _decide(("none",), hours=budget / 3600, store=store)
+    assert len(found.looks) == taken
+    assert "of the budget are left" in found.looks[-1].ending
+
+
+def test_the_forecast_is_the_number_of_seeds_at_which_the_same_scatter_decides():
+    first = _decide(("near",), store=set(), hours=8 / 3600).looks[0]
+    numbers = NUMBERS[:8]
+    critical = looks.plan([8, 16, 32, 64]).critical[-1]
+    expected = (critical * numbers.std(ddof=1) / (numbers.mean() + 0.9)) ** 2
+    np.testing.assert_allclose(first.needed["near"], expected, rtol=1e-6)
+    np.testing.assert_allclose(first.hours["near"], max(expected - 8, 0) / 3600, rtol=1e-6)
+
+
+def test_a_claim_beyond_ten_times_the_budget_is_named_and_ends_the_run():
+    claim = Claim(
+        "near",
+        "Hardly above the bound.",
+        "toy",
+        AtLeast(float(NUMBERS[:8].mean()) - 0.01),
+    )
+    toy = Toy((claim,))
+    found = experiments.decide(
+        toy, Config(8, ("near",)), hours=100 / 3600, store=set(), report=lambda _: None, clock=lambda: toy.now
+    )  # fmt: skip
+    (look,) = found.looks
+    assert look.hopeless == ("near",)
+    assert "more than 10 times the budget" in look.ending
+    assert "open near: needs about" in str(look)
+    assert look.needed["near"] > 1000
+
+
+def test_a_number_without_an_interval_is_judged_anew_at_every_look():
+    verdict = _by_id(_decide(("exact", "edge"), store=set()))["exact"]
+    assert verdict.estimate == NUMBERS.max()
+    assert "no interval, as of look 4 of 4" in verdict.note
+
+
+def test_what_is_not_a_number_stays_open_and_is_not_forecast():
+    look = _decide(("none",), store=set()).looks[0]
+    assert math.isnan(look.needed["none"])
+    assert "not a number" in str(look)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "words"),
+    [
+        (Seedless(8), {}, "'toy' has no number of seeds"),
+        (Config(8, ()), {"hours": 0.0}, "above 0"),
+        (Config(8, ()), {"looks": 0}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(config, options, words):
+    with pytest.raises(ValueError, match=words):
+        experiments.decide(Toy(), config, **{"hours": 1.0} | options)
+
+
+def test_every_experiment_has_seeds_to_add():
+    for name in experiments.names():
+        assert all(isinstance(config.seeds, int) for config in experiments.load(name).presets.values())
+
+
+@pytest.mark.parametrize(
+    "flags", [["--until-decided"], ["--hours", "1"], ["--until-decided", "--hours", "1", "--distributed"]]
+)
+def test_the_command_wants_a_budget_and_one_process(flags, capsys):
+    assert cli.main(["run", "width", "--preset", "ci", *flags]) == 2
+    assert "--until-decided" in capsys.readouterr().err
+
+
+def test_the_command_prints_its_looks_and_writes_the_verdicts_with_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_set_up", lambda *_, **__: None)  # this process is not the command's
+    monkeypatch.setattr("jaxdyn.ensemble.calibrate", lambda: None)
+    sizes = [
+        "--widths",
+        "4",
+        "8",
+        "16",
+        "--seeds",
+        "3",
+        "--steps",
+        "5",
+        "--num-train",
+        "16",
+        "--num-test",
+        "8",
+        "--depths",
+        "1",
+    ]
+    store = str(tmp_path / "w.zarr")
+    assert (
+        cli.main(["run", "width", "--preset", "ci", "--store", store, "--until-decided", "--hours", "1e-9", *sizes])
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "look 1 of 4: 3 seeds" in out
+    assert "of the budget are left" in out
+    written = json.loads((tmp_path / "w.json").read_text())
+    assert written["preset"] == "ci, changed, until decided: 3 seeds"
+    assert all("at look 1 of 4, 3 seeds" in one["note"] for one in written["verdicts"])
