@@ -4,6 +4,7 @@
 |---|---|
 | `estimate` | a number that is exact, a triple or a fit, as an `Estimate` |
 | `mean`, `geometric_mean` | over members, with `scaling.mean_interval`; members that are not finite are left out and counted |
+| `share` | of trials that succeed, with the Clopper-Pearson interval: never without a width |
 | `worst` | of several intervals, the one whose end lies farthest on the wrong side |
 | `enclosing` | one interval that holds several |
 """
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdyn.analysis import levels
 from jaxdyn.analysis.scaling import PowerLaw, mean_interval
 
 
@@ -83,6 +85,42 @@ def geometric_mean(sample: Any) -> Estimate:
     with np.errstate(divide="ignore", invalid="ignore"):
         found = mean(np.log(np.asarray(sample)))
     return estimate(np.exp(found[:3]), found.note)
+
+
+def share(successes: Any, trials: Any = None) -> Estimate:
+    """The share of independent trials that succeed, with the exact (Clopper-Pearson) 95 % interval; the note counts them.
+
+    Args:
+        successes: their number, or one boolean a trial, [s].
+        trials: their number; left out where `successes` are booleans.
+
+    Returns:
+        NaN where there are no trials.
+
+    Raises:
+        ValueError: for counts that are none, or more successes than trials.
+
+    Example:
+        >>> found = share([True] * 8)
+        >>> found.value, round(found.low, 3), found.high, found.note
+        (1.0, 0.631, 1.0, '8 of 8')
+    """
+    if trials is None:
+        each = np.asarray(successes)
+        if each.dtype != bool or each.ndim != 1:
+            raise ValueError(
+                f"A share without `trials` needs one boolean a trial, but has {each.dtype} of shape {each.shape}; give both counts."
+            )
+        successes, trials = int(each.sum()), each.size
+    if int(successes) != successes or int(trials) != trials or not 0 <= successes <= trials:
+        raise ValueError(f"A share counts successes among trials, but there are {successes} of {trials}.")
+    note = f"{int(successes)} of {int(trials)}"
+    if trials == 0:
+        return Estimate(np.nan, np.nan, np.nan, note)
+    from scipy.stats import binomtest
+
+    ends = binomtest(int(successes), int(trials)).proportion_ci(1 - 2 * levels.tail(), method="exact")
+    return Estimate(float(successes / trials), float(ends.low), float(ends.high), note)
 
 
 def worst(found: Mapping[Any, Any], *, lowest: bool) -> Estimate:

@@ -25,7 +25,9 @@ Student's t. `python -m benchmarks coverage` measures what all intervals of `ana
 interval has the level 1 - alpha, the 1.25 % become alpha/4, and where an end lies too far out for the resamples it is Student's t too.
 
 This is a description of the fitted range, not a proof of a power law: the range is always reported with the exponent.
-The interval covers the scatter between members, not the error of fitting a straight line to a curved relation.
+The interval covers the scatter between members, not the error of fitting a straight line to a curved relation. A claim about an
+*asymptotic* exponent takes `asymptotic_power_law`, which fits the leading correction too. The rule is by design, never by what the values
+look like: at least 4 coordinates over a factor of 8 or more; a pre-test of the correction on the same data would cost the coverage.
 
 References:
     B. Efron, R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 12 (bootstrap-t), 14 (BCa).
@@ -93,8 +95,9 @@ class PowerLaw:
         exponent: the slope of log ȳ against log x; NaN where fewer than 2 members are finite.
         low: lower end of its 95 % interval.
         high: upper end.
-        prefactor: ȳ at x = 1.
+        prefactor: of the power: ȳ at x = 1 where there is no correction.
         fitted: what it was fitted to.
+        correction: B of the factor exp(B/√x) of `asymptotic_power_law`; 0 of `power_law`.
     """
 
     exponent: Any
@@ -102,15 +105,16 @@ class PowerLaw:
     high: Any
     prefactor: Any
     fitted: Fitted
+    correction: Any = 0.0
 
     def __call__(self, x: Any) -> Any:
-        """The fitted line at `x`.
+        """The fitted curve at `x`.
 
         Example:
             >>> PowerLaw(-0.5, -0.6, -0.4, 3.0, Fitted("width", "seed", 4.0, 64.0, 5, 8, 0))(9.0)
             1.0
         """
-        return self.prefactor * x**self.exponent
+        return self.prefactor * x**self.exponent * np.exp(self.correction / np.sqrt(x))
 
     def __str__(self) -> str:
         fitted = self.fitted
@@ -150,9 +154,49 @@ def power_law(array: DataArray, dim: str, *, over: str, num_resamples: int = NUM
         >>> print(power_law(array, "width", over="seed"))
         exponent −0.49 [−0.51, −0.47], widths 32–512 (5), 8 seeds
     """
+    return _fit(array, dim, over, num_resamples, is_corrected=False)
+
+
+def asymptotic_power_law(array: DataArray, dim: str, *, over: str, num_resamples: int = NUM_RESAMPLES) -> PowerLaw:
+    """Fit y = prefactor · x^exponent · exp(B/√x), B/√x the leading correction to an asymptotic law, with an interval like `power_law`'s.
+
+    It is linear least squares in log x and 1/√x, so that members stay paired as in `power_law`; exp(B/√x) is 1 + B/√x up to what falls
+    like 1/x. For y = x^-0.5 (1 + B/√x) at x = 64 to 1024 by factors of 2 the exponent is off by 0.003 (|B| = 1) and 0.01 (|B| = 2),
+    the straight line's by 0.03 and 0.07; the interval is five times as wide.
+
+    Args:
+        array: as `power_law` takes it, with at least 4 coordinates over a factor of 8.
+        dim: dimension of the fit.
+        over: dimension of the independent members.
+        num_resamples: bootstrap resamples.
+
+    Returns:
+        The fit, with its `correction`.
+
+    Raises:
+        ValueError: as `power_law`, and for coordinates that are too few or too close.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> width = np.array([32, 64, 128, 256, 512])
+        >>> values = (3 * width**-0.5 * np.exp(2 / np.sqrt(width)))[:, None] * np.ones(4)
+        >>> fit = asymptotic_power_law(xr.DataArray(values, dims=("width", "seed"), coords={"width": width}), "width", over="seed")
+        >>> round(fit.exponent, 6), round(fit.correction, 6), round(fit.prefactor, 6)
+        (-0.5, 2.0, 3.0)
+    """
+    return _fit(array, dim, over, num_resamples, is_corrected=True)
+
+
+def _fit(array: Any, dim: str, over: str, num_resamples: int, *, is_corrected: bool) -> PowerLaw:
+    """Least squares of log y on 1, log x and, with the correction, 1/√x."""
     import xarray as xr
 
     x = _coordinate(array, dim, over)
+    if is_corrected and (len(np.unique(x)) < 4 or x.max() < 8 * x.min()):
+        raise ValueError(
+            f"An asymptotic law needs at least 4 points over a factor of 8, but `{dim}` is {array[dim].values.tolist()}; "
+            "add coordinates, or take `power_law` of the range at hand."
+        )
     cells = array.transpose(..., dim, over)
     values = np.asarray(cells.values, dtype=np.float64)
     _check_positive(cells, values)
@@ -162,16 +206,21 @@ def power_law(array: DataArray, dim: str, *, over: str, num_resamples: int = NUM
     abscissa = np.log(x) - np.log(x).mean()
     is_kept: np.ndarray = np.all(np.isfinite(logs), axis=-2)  # [*cells, s]
     logs = np.where(is_kept[..., None, :], logs, np.nan)
-    slopes = np.einsum("w,...ws->...s", abscissa / np.sum(abscissa**2), logs)
-    levels = logs.mean(axis=-2) - slopes * np.log(x).mean()
+    weights, bends = abscissa / np.sum(abscissa**2), np.zeros_like(abscissa)
+    if is_corrected:
+        weights, bends = np.linalg.pinv(np.stack([abscissa, x**-0.5 - np.mean(x**-0.5)], axis=1))
+    slopes, corrections = (np.einsum("w,...ws->...s", one, logs) for one in (weights, bends))
+    offsets = logs.mean(axis=-2) - slopes * np.log(x).mean()
+    if is_corrected:
+        offsets = offsets - corrections * np.mean(x**-0.5)
 
     shape = is_kept.shape[:-1]
-    found = np.full((4, *shape), np.nan)
+    found = np.full((5, *shape), np.nan)
     for cell in np.ndindex(*shape):
         kept = is_kept[cell]
         if kept.sum() >= 2:
-            level = float(np.exp(levels[cell][kept].mean()))
-            found[(slice(None), *cell)] = (*mean_interval(slopes[cell][kept], num_resamples=num_resamples), level)
+            level, bend = float(np.exp(offsets[cell][kept].mean())), corrections[cell][kept].mean()
+            found[(slice(None), *cell)] = (*mean_interval(slopes[cell][kept], num_resamples=num_resamples), level, bend)
 
     def labelled(numbers: Any) -> Any:
         if not shape:
@@ -182,8 +231,8 @@ def power_law(array: DataArray, dim: str, *, over: str, num_resamples: int = NUM
     fitted = Fitted(
         dim, over, float(x.min()), float(x.max()), len(x), labelled(members), labelled(is_kept.shape[-1] - members)
     )
-    exponent, low, high, prefactor = (labelled(numbers) for numbers in found)
-    return PowerLaw(exponent, low, high, prefactor, fitted)
+    exponent, low, high, prefactor, correction = (labelled(numbers) for numbers in found)
+    return PowerLaw(exponent, low, high, prefactor, fitted, correction if is_corrected else 0.0)
 
 
 def mean_interval(values: Any, *, num_resamples: int = NUM_RESAMPLES) -> Interval:
