@@ -163,7 +163,7 @@ LIBRARY = [
     ("jaxdyn/analysis/claims.py", "return -math.inf, self.bound", "return -math.inf, self.bound + 0.1", CLAIMS),
     ("jaxdyn/analysis/estimates.py", "kept = values[np.isfinite(values)]", "kept = values", CLAIMS),
     ("jaxdyn/analysis/estimates.py", "min(lows), max(highs)", "max(lows), min(highs)", "tests/experiments/test_agop.py::test_planted_slopes_are_found_and_judged"),
-    ("jaxdyn/analysis/brackets.py", "float(low.min()), float(high.max())", "float(low.max()), float(high.min())", f"tests/experiments/test_catapult.py::{PLANTED}"),
+    ("jaxdyn/analysis/brackets.py", "mean_interval(np.log(low)).low", "mean_interval(np.log(high)).low", f"tests/experiments/test_catapult.py::{PLANTED}"),
     ("jaxdyn/analysis/scaling.py", "slopes[cell][kept]", "slopes[cell][kept][:1].repeat(2)", "tests/analysis/test_scaling.py"),
     ("jaxdyn/losses.py", "terms = jnp.where(y == 0, 0.0, y *", "terms = (y *", "tests/test_losses.py"),
     ("jaxdyn/losses.py", "return 2.0 / n\n", "return 2.0 / (n + 1)\n", "tests/test_losses.py"),

@@ -36,23 +36,3 @@ def geometric_mean(low: Any, high: Any) -> Interval:
     lower = 0.0 if (low == 0).any() else float(np.exp(mean_interval(np.log(low)).low))
     upper = np.inf if np.isinf(high).any() else float(np.exp(mean_interval(np.log(high)).high))
     return Interval(float(np.exp(np.log(middle).mean())), lower, upper)
-
-
-def hull(low: Any, high: Any) -> Interval:
-    """The mean of the geometric middles of brackets, with the interval that holds them all.
-
-    Args:
-        low: lower ends, one a member, positive, or −∞ where they are not known, [s].
-        high: upper ends, infinite where they are not known, [s].
-
-    Returns:
-        `(mean, low, high)`: in the mean the other end stands for an open one.
-
-    Example:
-        >>> tuple(hull(np.array([2.0, 4.0]), np.array([8.0, 9.0])))
-        (5.0, 2.0, 9.0)
-    """
-    low, high = np.asarray(low, float), np.asarray(high, float)
-    start = np.where(np.isinf(low), high, low)
-    middle = np.sqrt(start * np.where(np.isinf(high), start, high))
-    return Interval(float(middle.mean()), float(low.min()), float(high.max()))

@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdyn as jd
-from jaxdyn.analysis import brackets, phases
+from jaxdyn.analysis import brackets, estimates, phases
 from jaxdyn.analysis.scaling import mean_interval, power_law
 from jaxdyn.experiments.catapult.sweep import Config, cases, largest
 
 FALL = 0.97
 """An eigenvalue that ends below this part of its start has fallen."""
+
+NEARLY_ALL = 0.95
+"""Of the rates of a window, this part or more is nearly all."""
 
 
 def intervals(config: Config, dataset: Any) -> dict[str, Any]:
@@ -20,7 +23,8 @@ def intervals(config: Config, dataset: Any) -> dict[str, Any]:
     found = measures(config, dataset)
     whole = {family: found.sel(case=label) for family, label in largest(config).items()}
     quadratics = [whole["single quadratic"], whole["clusters quadratic"]]
-    measured: dict[str, Any] = {"C1.8": min(_share(here["phase"] == "catapult", 2.2, 3.8) for here in quadratics)}
+    shares = {here["case"].item(): _share(here["phase"] == "catapult", 2.2, 3.8) for here in quadratics}
+    measured: dict[str, Any] = {"C1.8": estimates.worst(shares, lowest=True)}
     for family, here in whole.items():
         measured |= _regimes(family, here)
     for family in ("single network", "single quadratic", "uv"):
@@ -120,7 +124,7 @@ def _regimes(family: str, here: Any) -> dict[str, Any]:
     """Lazy, catapult, divergent, and where they end."""
     phase, is_below = here["phase"], here["final_relative"].max("direction") < 2
     measured = {
-        f"C1.1/{family}": _share(phase == "lazy", 0.0, 1.8),
+        f"C1.1/{family}": _share(phase == "lazy", 0.0, 1.8, least=1.0),
         f"C1.2/{family}": _share((phase == "catapult") & is_below, 2.2, 3.8),
         f"C1.3/boundary/{family}": _boundary(phases.bracket(~here["trains"], dim="rate")),
     }
@@ -139,14 +143,17 @@ def _falls(here: Any) -> Any:
 
 
 def _boundary(edge: phases.Bracket) -> Any:
-    """The brackets of all seeds; not a number where the grid does not hold the boundary of every seed."""
-    found = brackets.hull(edge.low, edge.high)
+    """The geometric mean over seeds; not a number where the grid does not hold the boundary of every seed."""
+    found = brackets.geometric_mean(edge.low.clip(0), edge.high)
     return found if np.isfinite(found).all() else found._replace(mean=np.nan)
 
 
-def _share(condition: Any, low: float, high: float) -> float:
-    """The share of the runs with rates in a window, in the seed where it is smallest."""
-    return float(condition.sel(rate=slice(low - 1e-3, high + 1e-3)).mean("rate").min())
+def _share(condition: Any, low: float, high: float, *, least: float = NEARLY_ALL) -> estimates.Estimate:
+    """The share of the seeds in which a condition holds at this part or more of the rates in a window; the note has the worst seed."""
+    parts = condition.sel(rate=slice(low - 1e-3, high + 1e-3)).mean("rate")
+    return estimates.estimate(
+        estimates.share(parts.values >= least), f"worst seed: {float(parts.min()):.2g} of the rates"
+    )
 
 
 def _near(array: Any, rate: float) -> Any:

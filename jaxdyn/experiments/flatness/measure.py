@@ -24,13 +24,13 @@ def intervals(config: Config, dataset: Any) -> dict[str, Any]:
         "C6.1/steps": _farthest(lazy.sel(horizon="steps")),
         "C6.1/time": _farthest(lazy.sel(horizon="time")),
         "C6.1/rate": _exponent(lazy.sel(horizon="time")),
-        "C6.2": float(steps["relative"].max()) if wild.sizes["rate"] else np.nan,
+        "C6.2": mean_interval(steps["relative"].max("rate").values) if wild.sizes["rate"] else np.nan,
         "C6.2/soon": mean_interval(soon.values),
         "C6.2/rate": _exponent(steps["kept"]),
         "C6.3/steps": mean_interval(best(accuracy.sel(horizon="steps"), trains)),
         "C6.3/time": mean_interval(best(accuracy.sel(horizon="time"), trains)),
         "C6.3/loss": np.exp(mean_interval(-loss)),
-        "edge": brackets.hull(edge.low, edge.high),
+        "edge": brackets.geometric_mean(edge.low.clip(0), edge.high),
     }
 
 

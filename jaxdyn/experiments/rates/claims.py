@@ -10,9 +10,10 @@ OURS, TRIAL = "jaxdyn", "single runs before the experiment"
 CLAIMS = (
     Claim(
         "R1",
-        "A linear model fails at 2, whatever the momentum: share of seeds whose bracket holds it.",
+        "A linear model fails at 2 in most seeds, whatever the momentum: share of seeds whose bracket holds it.",
         "linear algebra",
-        AtLeast(1.0),
+        AtLeast(0.5),
+        "Criterion changed on 2026-11-27, before the runs at desk: it had been a share of 1, without an interval.",
     ),
     Claim(
         "R2",

@@ -26,7 +26,7 @@ def intervals(config: Config, dataset: Any) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     for name in ("gd", *map(str, config.momenta)):
         one = found.sel(case=base._replace(optimizer=name, model="linear").name)
-        measured[f"R1/{name}"] = float(((one["low"] < 2) & (one["high"] > 2)).mean())
+        measured[f"R1/{name}"] = estimates.share(((one["low"] < 2) & (one["high"] > 2)).values)
     measured["R2"] = largest(found, base._replace(width=max(config.widths), model="quadratic"))
     for case in (base._replace(hidden=hidden, data=data) for hidden in config.hidden for data in config.data):
         measured[f"C6/{case.hidden} {case.data}"] = largest(found, case)
