@@ -39,7 +39,10 @@ def print_statuses(title: str, statuses: Sequence[Status]) -> None:
     )
     for group in catalogue.grouped(statuses):
         first = group[0].stated
-        note = "" if group[0].claim else " (no longer stated)"
+        claim, verdict = group[0].claim, group[0].verdict
+        note = "" if claim else " (no longer stated)"
+        if claim and verdict and (claim.statement, str(claim.criterion)) != (verdict.statement, verdict.criterion):
+            note = f" (of the last run, when it read: {verdict.statement} Now: {claim.criterion}; {claim.note})"
         cases = Table.grid(padding=(0, 2))
         for one in group:
             cells = (

@@ -162,7 +162,8 @@ def asymptotic_power_law(array: DataArray, dim: str, *, over: str, num_resamples
 
     It is linear least squares in log x and 1/√x, so that members stay paired as in `power_law`; exp(B/√x) is 1 + B/√x up to what falls
     like 1/x. For y = x^-0.5 (1 + B/√x) at x = 64 to 1024 by factors of 2 the exponent is off by 0.003 (|B| = 1) and 0.01 (|B| = 2),
-    the straight line's by 0.03 and 0.07; the interval is five times as wide.
+    the straight line's by 0.03 and 0.07; the interval is five times as wide. Measured coverage of -0.5 with noise of 10 % in each value
+    and 8 or 16 seeds: 95 % for |B| ≤ 2, where a straight line covers 64 and 31 % (B = 1), 20 and 1 % (B = 2).
 
     Args:
         array: as `power_law` takes it, with at least 4 coordinates over a factor of 8.

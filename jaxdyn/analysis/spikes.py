@@ -5,7 +5,8 @@
     again at the first later record with L < rearm · m, m the least loss of the spike's start.
 
 The papers give no rule; counts depend on these four numbers, so none has a default and all go into the attributes of
-the result, and `sensitivity` counts over a grid of them. `count` reports per run, per step and per epoch, which may order differently:
+the result, and `sensitivity` counts over a grid of them. A spike that settles above rearm · m leaves the detector disarmed, and what
+follows is not counted: `count` says at how many records that was so. It reports per run, per step and per epoch, which may order differently:
 runs with smaller batches take more steps. Spikes are not catapults until the curvature is seen to fall across them: `annotate` looks.
 
 References:
@@ -76,7 +77,9 @@ def count(
         rule: the four numbers of `find`.
 
     Returns:
-        `per_run`, `steps` (from the first record to the last loss that is not NaN), `per_step`, and `per_epoch` where asked for.
+        `per_run`, `disarmed` (records from the start of a spike until the detector is armed again, at which no other can start: many of
+        them beside few spikes are an undercount), `steps` (from the first record to the last loss that is not NaN), `per_step`, and
+        `per_epoch` where asked for.
         A run without steps has NaN per step.
 
     Raises:
@@ -86,20 +89,24 @@ def count(
         >>> import xarray as xr
         >>> loss = xr.DataArray([1.0, 0.5, 2.0, 3.0, 0.5, 0.4, 1.2, 0.3, float("nan")], dims="step")
         >>> found = count(loss, factor=2, window=3, floor=0.02, rearm=1.1, steps_per_epoch=4)
-        >>> int(found.per_run), int(found.steps), round(float(found.per_epoch), 3)
-        (2, 7, 1.143)
+        >>> int(found.per_run), int(found.disarmed), int(found.steps), round(float(found.per_epoch), 3)
+        (2, 3, 7, 1.143)
     """
     import xarray as xr
 
-    starts = find(loss, **rule, dim=dim)
-    per_run = starts.sum(dim)
+    along, rule = _detector.checked(loss, dim, **rule)
+    marks = [
+        xr.DataArray(one, dims=along.dims, coords=along.coords)
+        for one in _detector.detect(np.asarray(along.values), **rule)[:2]
+    ]
+    per_run, disarmed = (one.sum(dim) for one in marks)
     times = xr.DataArray(_detector.times(loss, dim), dims=dim)
     steps = times.where(loss.drop_vars(dim, errors="ignore").notnull()).max(dim) - times.isel({dim: 0})
     per_step = per_run / steps.where(steps > 0)
-    found = {"per_run": per_run, "steps": steps, "per_step": per_step}
+    found = {"per_run": per_run, "disarmed": disarmed, "steps": steps, "per_step": per_step}
     if steps_per_epoch is not None:
         found["per_epoch"] = per_step * steps_per_epoch
-    return xr.Dataset(found, attrs=starts.attrs)
+    return xr.Dataset(found, attrs=rule)
 
 
 def sensitivity(loss: DataArray, *, dim: str = "step", **rules: Sequence[SupportsFloat]) -> DataArray:

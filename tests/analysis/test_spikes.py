@@ -257,3 +257,11 @@ def test_half_of_a_pair_and_arrays_without_records_are_refused():
         spikes.annotate(loss, **RULE, learning_rate=0.1)
     with pytest.raises(ValueError, match="one dimension of records"):
         spikes.annotate(loss, **RULE, curvature=loss.isel(step=0))
+
+
+def test_a_spike_that_settles_above_where_it_began_counts_as_disarmed_records():
+    loss = np.concatenate([[1.0] * 5, [8.0], np.tile([1.5, 9.0], 20), [1.0] * 4])  # never below 1.1 · 1 until the end
+    found = spikes.count(xr.DataArray(loss, dims="step"), factor=2, window=3, floor=0.02, rearm=1.1)
+    assert (int(found.per_run), int(found.disarmed)) == (1, 41)
+    calm = spikes.count(xr.DataArray([1.0] * 9, dims="step"), factor=2, window=3, floor=0.02, rearm=1.1)
+    assert (int(calm.per_run), int(calm.disarmed)) == (0, 0)

@@ -13,6 +13,7 @@ from experiments import planting
 
 import jaxdyn as jd
 from jaxdyn import experiments
+from jaxdyn.analysis.scaling import mean_interval
 from jaxdyn.experiments.subspace import measure, sweep
 from jaxdyn.tasks import pictures
 
@@ -155,8 +156,8 @@ def _planted(truth):
         shares = np.stack([one, top - one, (1 - top) / 4, 3 * (1 - top) / 4], -1) + np.zeros((*shape, 1))
         shares[..., at_start, :] = [0.1, 0.1, 0.2, 0.6]
         parts[i] = shares * LOSS[:, None]
-        rest = truth["C2.1/rest"] + 0.1 * i
-        parts[i, 1, 6, 26] = [0.001, 0.001, 0.2 * rest, 0.6 * rest]  # the complement of one member spikes late
+        rest = planting.members(truth["C2.1/rest"] + 0.1 * i)
+        parts[i, 1, :, 26] = np.stack([0.001 + 0 * rest, 0.001 + 0 * rest, 0.2 * rest, 0.6 * rest], -1)  # late
         loss[i] = parts[i].sum(-1)
         before = parts[i, ..., 0] ** number["C1.6/scale"][..., None]  # at the start of a step; recorded where it ended
         before[..., [0, *range(5, len(LOSS))]] = 3.0  # no power law below 2 L_0 or after the peak
@@ -166,7 +167,8 @@ def _planted(truth):
         correction[i, 0, 3, bad[::2] + 1] = -1.0
         decrease[i, 0, 3, bad[1::2] + 1] = -1.0
         last[i] = number["C1.2/norm"]
-        found |= {f"C2.1/rest/{network}/{model}": rest, f"C1.6/positive/{network}/{model}": 1 - len(bad) / 22}
+        logs = np.exp(mean_interval(np.log(rest)))
+        found |= {f"C2.1/rest/{network}/{model}": tuple(logs), f"C1.6/positive/{network}/{model}": 1 - len(bad) / 22}
     eigenvalue = np.where(np.arange(len(LOSS))[:, None] < 20, [1.0, 0.9, 0.5, 0.1], 0.01) + np.zeros((4, *shape, 4))
     eigenvalue[..., -1, 0] = last / rate
     c = jd.losses.mse.c(PLANTED.num_train, 1)
@@ -197,7 +199,9 @@ def test_planted_numbers_are_found_and_judged(truth, outcome):
     notes = {one.id: one.note for one in verdicts}
     assert notes["C1.6/dense/network"] == "η_rel = 2.8, s = 2"
     assert notes["C1.6/scale/dense/network"] == "η_rel = 2.4, s = 2"
-    assert notes["C2.1/rest/dense/network"].startswith("η_rel = 2.8, s = 2, peak 16 L_0; median there ")
+    assert notes["C2.1/rest/dense/network"].startswith(
+        "η_rel = 2.8, s = 2; the least s whose complement does not double"
+    )
 
 
 def test_exponents_without_positive_values_are_inconclusive():

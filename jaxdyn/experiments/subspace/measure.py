@@ -28,7 +28,9 @@ def intervals(config: Config, dataset: Any) -> dict[str, Any]:
             numbers = {
                 "C1.6": _of_worst_rate(here, "top_one", lambda mean: -mean),
                 "C2.1/top": _of_worst_rate(here, "top", lambda mean: -mean),
-                "C2.1/rest": estimates.estimate(_of_worst_member(here, "rest", np.nanargmax), _needed(here)),
+                "C2.1/rest": estimates.estimate(
+                    _of_worst_rate(here, "rest", lambda mean: mean, over_seeds=estimates.geometric_mean), _needed(here)
+                ),
                 "C1.6/positive": _of_worst_member(here, "positive", np.nanargmin),
                 "C1.6/scale": _of_worst_rate(here, "scale", lambda mean: abs(mean - 1)),
                 "C1.2/norm": _of_worst_rate(here, "final", lambda mean: mean),
@@ -93,9 +95,15 @@ def _slope(x: Any, y: Any) -> Any:
     return slope.where(is_there.sum("step") >= 3)
 
 
-def _of_worst_rate(here: Any, number: str, badness: Callable[[float], float]) -> estimates.Estimate:
+def _of_worst_rate(
+    here: Any,
+    number: str,
+    badness: Callable[[float], float],
+    *,
+    over_seeds: Callable[[Any], estimates.Estimate] = estimates.mean,
+) -> estimates.Estimate:
     """The mean over catapults at the rate where it is worst; a rate without an interval only where all are."""
-    means = {float(rate): estimates.mean(here[number].sel(rate=rate).values) for rate in here["rate"].values}
+    means = {float(rate): over_seeds(here[number].sel(rate=rate).values) for rate in here["rate"].values}
     sound = [rate for rate, one in means.items() if np.isfinite(one.value)] or list(means)
     rate = max(sound, key=lambda one: badness(means[one].value))
     return estimates.Estimate(*means[rate][:3], f"η_rel = {rate:g}, s = {median_size(here, rate)}")
