@@ -47,11 +47,8 @@ def check_gain(gain: Any) -> None:
     """
     if isinstance(gain, jax.core.Tracer):
         return
-    if (
-        not isinstance(gain, int | float | np.ndarray | np.generic | jax.Array)
-        or np.shape(gain)
-        or not 0 < gain < np.inf
-    ):
+    is_number = isinstance(gain, int | float | np.ndarray | np.generic | jax.Array) and np.shape(gain) == ()
+    if not is_number or not 0 < float(gain) < np.inf:
         raise ValueError(f"`gain` is a positive number (1, or `models.unit_gain(activation)`), but is {gain!r}.")
 
 
