@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxdyn import experiments
 
-PRESETS = ("ci", "laptop", "paper")
+PRESETS = ("ci", "laptop", "desk", "paper")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from jaxdyn.models.block_dag import block_dag
 from jaxdyn.models.conv import conv, convolve, flatten, global_average
 from jaxdyn.models.dag import dag, masked_dag
 from jaxdyn.models.flax import from_linen, from_nnx
+from jaxdyn.models.gain import unit_gain
 from jaxdyn.models.mlp import identity, mlp
 from jaxdyn.models.scaling import maximal_update, ntk, standard
 from jaxdyn.models.solvable import (
@@ -68,6 +69,7 @@ __all__ = [
     "standard",
     "taylor",
     "two_layer_relu",
+    "unit_gain",
     "uv",
     "vit",
     "wide_resnet",

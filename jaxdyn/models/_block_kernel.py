@@ -36,6 +36,7 @@ def block_kernel(
     shares: Mapping[str, Sequence[Any]],
     x1: Mapping[str, Any],
     x2: Mapping[str, Any],
+    gain: Any,
     tolerance: float,
 ) -> Kernels:
     """The kernels of one output of the last block.
@@ -45,6 +46,7 @@ def block_kernel(
         shares: of each block, how much of its in-degree each parent is; they sum to 1.
         x1: columns of each input block, [n1, n_p].
         x2: the same for the second inputs.
+        gain: g; h = g σ(z) in hidden blocks.
         tolerance: of the series.
 
     Raises:
@@ -53,7 +55,7 @@ def block_kernel(
     smooth = [block for block in blocks[:-1] if _neural_tangents.closed_form(block.activation) is None]
     with jax.default_matmul_precision("highest"):
         if not smooth:
-            found = _walk(blocks, shares, x1, x2, degree=0)
+            found = _walk(blocks, shares, x1, x2, gain, degree=0)
             return Kernels(found.nngp, found.ntk)
         names = [block.activation for block in smooth]
         first, second = ({name: dual.concrete(names[0], x) for name, x in given.items()} for given in (x1, x2))
@@ -64,16 +66,16 @@ def block_kernel(
             sample = {name: np.concatenate([first[name], second[name]])[chosen] for name in first}
 
             def at(degree: int) -> Any:
-                found = _walk(blocks, fixed, sample, sample, degree)
+                found = _walk(blocks, fixed, sample, sample, gain, degree)
                 return found.nngp, found.ntk
 
             degree = dual.settled_degree(at, names, whole, tolerance)
-            end = _walk(blocks, fixed, first, second, degree)
+            end = _walk(blocks, fixed, first, second, gain, degree)
             nngp, ntk = jax.device_get((end.nngp, end.ntk))
         return Kernels(jnp.asarray(nngp, float), jnp.asarray(ntk, float))
 
 
-def _walk(blocks: Any, shares: Any, x1: Any, x2: Any, degree: int) -> _Moments:
+def _walk(blocks: Any, shares: Any, x1: Any, x2: Any, gain: Any, degree: int) -> _Moments:
     known = {name: _of_input(jnp.asarray(x1[name]), jnp.asarray(x2[name])) for name in x1}
     for block in blocks:
         parts = [known[parent] for parent in block.parents]
@@ -83,7 +85,7 @@ def _walk(blocks: Any, shares: Any, x1: Any, x2: Any, degree: int) -> _Moments:
         ]
         before = _Moments(*mixed)
         before = before._replace(ntk=before.nngp + before.ntk)  # of z: its own weights, and those further down
-        known[block.name] = before if block is blocks[-1] else _activated(block.activation, before, degree)
+        known[block.name] = before if block is blocks[-1] else _activated(block.activation, before, gain, degree)
     return known[blocks[-1].name]
 
 
@@ -93,9 +95,9 @@ def _of_input(x1: Any, x2: Any) -> _Moments:
     return _Moments(nngp, jnp.zeros_like(nngp), jnp.sum(x1**2, axis=1) / size, jnp.sum(x2**2, axis=1) / size)
 
 
-def _activated(activation: Any, z: _Moments, degree: int) -> _Moments:
+def _activated(activation: Any, z: _Moments, gain: Any, degree: int) -> _Moments:
     if _neural_tangents.closed_form(activation) is None:
         moment, slope, own1, own2 = dual.moments(activation, z.nngp, z.own1, z.own2, degree)
     else:
         moment, slope, own1, own2 = _neural_tangents.moments(activation, z.nngp, z.own1, z.own2)
-    return _Moments(moment, slope * z.ntk, own1, own2)
+    return _Moments(*(gain**2 * part for part in (moment, slope * z.ntk, own1, own2)))

@@ -46,13 +46,14 @@ def stax() -> Any:
     return neural_tangents().stax
 
 
-def dense_kernel(*, activation: Any, num_hidden: int, bias: float) -> Callable[..., Kernels]:
+def dense_kernel(*, activation: Any, num_hidden: int, bias: float, gain: Any) -> Callable[..., Kernels]:
     """The infinite-width kernels of a fully connected network in NTK scaling, z = W h/√fan_in + β b, with a linear output.
 
     Args:
         activation: elementwise σ, as handed to `models.mlp`.
         num_hidden: number of hidden layers.
         bias: β.
+        gain: g; h = g σ(z).
 
     Returns:
         `(x1, x2=None, *, tolerance=1e-8) -> Kernels(nngp, ntk)`, [n1, n2] each, of one output. Inputs [n, *d] are flattened.
@@ -68,16 +69,17 @@ def dense_kernel(*, activation: Any, num_hidden: int, bias: float) -> Callable[.
             raise ValueError(f"The inputs have dimensions {a.shape[1]} and {b.shape[1]}; a kernel compares equal ones.")
         layer = closed_form(activation)
         if layer is None and num_hidden > 0:
-            return dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias)(a, b, tolerance)
-        dense = functools.partial(stax().Dense, 1, **_scale(bias))
-        return _evaluate([*[dense, layer] * num_hidden, dense], a, b)
+            infinite = dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias, gain=gain)
+            return infinite(a, b, tolerance)
+        first, other = (functools.partial(stax().Dense, 1, **_scale(bias, g)) for g in (1.0, gain))
+        return _evaluate([first, *[layer, other] * num_hidden], a, b)
 
     return kernel
 
 
-def _scale(bias: float) -> dict[str, Any]:
-    """NTK scaling, as the layers of neural-tangents take it."""
-    return {"W_std": 1.0, "b_std": bias or None, "parameterization": "ntk"}
+def _scale(bias: float, gain: Any) -> dict[str, Any]:
+    """NTK scaling behind an activation of a gain, as the layers of neural-tangents take it."""
+    return {"W_std": gain, "b_std": bias or None, "parameterization": "ntk"}
 
 
 def _evaluate(blocks: Sequence[Any], x1: Any, x2: Any) -> Kernels:
@@ -96,6 +98,7 @@ def convolution_kernel(
     filter_size: int,
     is_averaged: bool,
     bias: float,
+    gain: Any,
 ) -> Callable[..., Kernels]:
     """The infinite-width kernels of a convolutional network in NTK scaling with a linear readout.
 
@@ -106,6 +109,7 @@ def convolution_kernel(
         filter_size: s.
         is_averaged: global average pooling before the readout; else every position has weights of its own.
         bias: β.
+        gain: g; h = g σ(z).
 
     Raises:
         ValueError: for an activation without a closed form.
@@ -119,13 +123,15 @@ def convolution_kernel(
                 f"cos, abs, …), but not for {activation!r}. Use `geometry.ntk(model.apply, params, x)` at large width."
             )
         layers = stax()
-        scale = _scale(bias)
-        convolution = functools.partial(layers.Conv, 1, (filter_size, filter_size), padding="SAME", **scale)
+        first, other = (
+            functools.partial(layers.Conv, 1, (filter_size, filter_size), padding="SAME", **_scale(bias, g))
+            for g in (1.0, gain)
+        )
         pool = layers.GlobalAvgPool if is_averaged else layers.Flatten
         a = jnp.asarray(x1).reshape(len(x1), *shape)
         b = None if x2 is None else jnp.asarray(x2).reshape(len(x2), *shape)
-        readout = functools.partial(layers.Dense, 1, **scale)
-        return _evaluate([*[convolution, layer] * num_hidden, pool, readout], a, b)
+        readout = functools.partial(layers.Dense, 1, **_scale(bias, gain))
+        return _evaluate([first, layer, *[other, layer] * (num_hidden - 1), pool, readout], a, b)
 
     return kernel
 

@@ -1,14 +1,15 @@
 r"""Networks on a directed acyclic graph of blocks: fully connected, skip, densely connected and multi-branch networks.
 
-    h_v = σ_v(z_v),    z_v = multiplier_v · Σ_{p → v} h_p W_pv,    W ~ N(0, 1),  multiplier_v = 1/√(Σ_p n_p)
+    h_v = g σ_v(z_v),    z_v = multiplier_v · Σ_{p → v} h_p W_pv,    W ~ N(0, 1),  multiplier_v = 1/√(Σ_p n_p)
 
 in NTK scaling: every neuron of block v reads all neurons of its parent blocks, so its in-degree is the sum of their widths. Input blocks
-hold the columns of x, output blocks are linear. No biases. A chain of blocks is `models.mlp`, initial weights included.
+hold the columns of x, output blocks are linear. No biases, and g = 1 unless `gain` is given. A chain of blocks is `models.mlp`, initial
+weights included.
 
 **Infinite width.** With all hidden widths going to infinity at fixed ratios, per neuron (the kernels of the parents, weighted by their
 shares n_p / Σ n of the in-degree)
 
-    Σ_v = Σ_p share_p E[h_p h_p'],    Θ_v = Σ_v + Σ_p share_p E[σ_p' σ_p''] Θ_p,    E[x x'] = x·x'/n,  Θ_input = 0.
+    Σ_v = Σ_p share_p E[h_p h_p'],    Θ_v = Σ_v + Σ_p share_p g² E[σ_p' σ_p''] Θ_p,    E[x x'] = x·x'/n,  Θ_input = 0.
 
 Paths that part and meet again have no cross terms, since the weights of different parents are independent. The shares are those of the
 widths given: an input of fixed size beside ever wider blocks would count for nothing in the limit, but counts as n_p / Σ n here.
@@ -27,6 +28,7 @@ from jaxtyping import Array, Float
 
 from jaxdyn._typing import Params
 from jaxdyn.models.base import Kernels, Model
+from jaxdyn.models.gain import check_gain, with_gain
 from jaxdyn.models.graphs.graph import graph
 from jaxdyn.models.mlp import Activation, check_kernel, identity
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
@@ -38,6 +40,7 @@ def block_dag(
     *,
     widths: Mapping[str, AnyWidth],
     activation: Activation | Mapping[str, Activation],
+    gain: Any = 1.0,
     scaling: Scaling = ntk,
     output: Activation = identity,
 ) -> Model:
@@ -48,6 +51,7 @@ def block_dag(
         widths: neurons of each block; integers, or `Width`s (what a run receives along a `jd.widths` axis) for hidden ones. The columns
             of x belong to the input blocks in the order in which they stand here.
         activation: elementwise σ of the hidden blocks, or one for each.
+        gain: g, h = g σ(z): a number, or `models.unit_gain(activation)`, √2 for ReLU, which keeps the second moment from layer to layer.
         scaling: `models.ntk`, `models.standard` or `models.maximal_update`, with the whole in-degree as fan-in.
         output: elementwise function of the outputs; there is no infinite-width kernel unless it is the identity.
 
@@ -67,6 +71,7 @@ def block_dag(
         >>> params["h2"]["x"].shape, model.apply(params, jnp.ones((3, 5))).shape
         ((5, 8), (3, 1))
     """
+    check_gain(gain)
     plan = _plan(parents, widths, activation)
 
     def scale(block: Block) -> Scale:
@@ -94,7 +99,7 @@ def block_dag(
             if block.name in plan.outputs:
                 values[block.name] = output(z)
                 continue
-            h = block.activation(z)
+            h = with_gain(block.activation, gain)(z)
             live = mask(widths[block.name], h.dtype)
             values[block.name] = h if live is None else h * live[None, :]
         outputs = [values[name] for name in plan.outputs]
@@ -115,7 +120,7 @@ def block_dag(
             block.name: [active(widths[p]) / active(_total([widths[q] for q in block.parents])) for p in block.parents]
             for block in plan.blocks
         }
-        return block_kernel(plan.blocks, shares, first, second, tolerance)
+        return block_kernel(plan.blocks, shares, first, second, gain, tolerance)
 
     return Model(init, apply, kernel)
 

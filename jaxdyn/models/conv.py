@@ -1,6 +1,6 @@
 r"""Convolutional networks: 3×3 filters (or others), stride 1, zero padding, channels as the width.
 
-    z^{l+1}_{ijβ} = 1/√(s² c_l) Σ_{uvα} W^l_{uvαβ} h^l_{i+u, j+v, α},    h^0 = x,  h^l = σ(z^l),    f = readout(pool(h^L))
+    z^{l+1}_{ijβ} = 1/√(s² c_l) Σ_{uvα} W^l_{uvαβ} h^l_{i+u, j+v, α},    h^0 = x,  h^l = g σ(z^l),    f = readout(pool(h^L))
 
 in NTK scaling, with W ~ N(0, 1); other scalings take fan_in = s² c_l. Weights are shared over positions, yet the transition
 to linearity holds as the channels grow.
@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 
 from jaxdyn._typing import Params
 from jaxdyn.models.base import Kernels, Model
+from jaxdyn.models.gain import check_gain, with_gain
 from jaxdyn.models.mlp import Activation, check_kernel, identity
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
 from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, mask
@@ -55,6 +56,7 @@ def conv(
     filter_size: int = 3,
     scaling: Scaling = ntk,
     bias: float = 0.0,
+    gain: Any = 1.0,
     output: Activation = identity,
 ) -> Model:
     """A convolutional network with a linear readout.
@@ -68,6 +70,7 @@ def conv(
         filter_size: s, odd; outside the image are zeros.
         scaling: `models.ntk`, `models.standard` or `models.maximal_update`.
         bias: β, the standard deviation of the biases' contribution; 0 means no bias parameters.
+        gain: g, h = g σ(z): a number, or `models.unit_gain(activation)`, √2 for ReLU, which keeps the second moment from layer to layer.
         output: elementwise function of the outputs; there is no infinite-width kernel unless it is the identity.
 
     Returns:
@@ -76,7 +79,7 @@ def conv(
         that neural-tangents knows in closed form; with global average pooling it costs n² (h w)² numbers.
 
     Raises:
-        ValueError: for a shape, channels or a filter that cannot be, or a negative bias.
+        ValueError: for a shape, channels or a filter that cannot be, a negative bias, or a gain that is not positive.
 
     Example:
         >>> model = conv((8, 8, 1), (16, 16), 10, activation=jax.nn.relu, pool=global_average)
@@ -85,6 +88,8 @@ def conv(
         (5, 10)
     """
     _check(shape, channels, outputs, filter_size, bias)
+    check_gain(gain)
+    hidden = with_gain(activation, gain)
     height, width, depth = shape
     num_positions = jax.eval_shape(pool, jax.ShapeDtypeStruct((1, height, width, 1), jnp.float32)).shape[1]
     sizes: tuple[AnyWidth, ...] = (depth, *channels)
@@ -130,7 +135,7 @@ def conv(
             z = convolve(h, leaf["weight"]) * jnp.asarray(scale(layer).multiplier, h.dtype)
             if bias:
                 z = z + (leaf["bias"] * jnp.asarray(bias * bias_scale(layer).multiplier, h.dtype))[None, None, None, :]
-            h = activation(z)
+            h = hidden(z)
             live = mask(fan_out, h.dtype)
             if live is not None:
                 h = h * live[None, None, None, :]
@@ -154,6 +159,7 @@ def conv(
             filter_size=filter_size,
             is_averaged=pool is global_average,
             bias=bias,
+            gain=gain,
         )(x1, x2)
 
     return Model(init, apply, kernel)

@@ -1,10 +1,10 @@
 r"""Networks on any directed acyclic graph. Vertices are neurons.
 
-    f_v = σ_v(f̃_v),    f̃_v = in(v)^(-1/2) Σ_{u → v} w_uv f_u,    w_uv ~ N(0, 1)
+    f_v = g σ_v(f̃_v),    f̃_v = in(v)^(-1/2) Σ_{u → v} w_uv f_u,    w_uv ~ N(0, 1)
 
-with the identity at inputs and outputs and no biases: the NTK scaling of the paper. What a weight is at the start depends on the seed
-and on the places of its two vertices in their layers alone: not on the way of execution, and not on the other edges. So pruning leaves the
-remaining weights as they are, and a narrow graph that is part of a wide one has its weights.
+with the identity at inputs and outputs, no biases, and g = 1 unless `gain` is given: the NTK scaling of the paper. What a weight is at
+the start depends on the seed and on the places of its two vertices in their layers alone: not on the way of execution, and not on the
+other edges. So pruning leaves the remaining weights as they are, and a narrow graph that is part of a wide one has its weights.
 
 `dag` takes a `Graph` and has one parameter for each edge. `masked_dag` takes `Masks`, whose arrays may be traced: random graphs of one
 shape share a compilation and are vmapped, for the price of dense products.
@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from jaxdyn._typing import Params
 from jaxdyn.models.base import Model
+from jaxdyn.models.gain import check_gain, with_gain
 from jaxdyn.models.graphs.graph import Graph, graph
 from jaxdyn.models.graphs.masks import Masks
 from jaxdyn.models.graphs.wiring import Product, Wiring, by_density
@@ -36,6 +37,7 @@ def dag(
     edges: Any,
     *,
     activation: Activations,
+    gain: Any = 1.0,
     outputs: Sequence[Any] | None = None,
     product: Product = by_density,
 ) -> Model:
@@ -45,6 +47,7 @@ def dag(
         edges: a `Graph`, or what `models.graphs.graph` makes one of: `(sources, targets)`, a scipy.sparse matrix, a networkx.DiGraph.
         activation: elementwise σ of the vertices that are neither input nor output; a mapping `{vertex: σ}`, or a sequence over all
             vertices, gives each its own (entries at inputs and outputs are not used).
+        gain: g, f_v = g σ_v at all vertices that have an activation: a number, or `models.unit_gain(activation)`, √2 for ReLU.
         outputs: the outputs in the order of the columns of f, all vertices without successor; by number when None. For the
             pre-activations of other vertices use `graph.up_to(vertices)`.
         product: how a layer is executed: `graphs.by_density`, or `graphs.dense` or `graphs.gathered` for all layers.
@@ -54,7 +57,7 @@ def dag(
         `graph.sources`, `graph.targets`. Inputs [n, *d] are flattened; their columns are the inputs of the graph in order.
 
     Raises:
-        ValueError: for an invalid graph, naming the vertices, or a vertex without activation.
+        ValueError: for an invalid graph, naming the vertices, a vertex without activation, or a gain that is not positive.
 
     Example:
         >>> model = dag((["x", "x", "a", "b"], ["a", "b", "y", "y"]), activation=jnp.tanh)
@@ -62,8 +65,9 @@ def dag(
         >>> model.apply(params, jnp.ones((5, 1))).shape
         (5, 1)
     """
+    check_gain(gain)
     network = graph(edges, outputs=outputs) if outputs is not None or not isinstance(edges, Graph) else edges
-    stages = _stages(network, _per_vertex(network, activation))
+    stages = _stages(network, _per_vertex(network, activation, gain))
     layer_of, place_of = network.layers, _places(network)
     finals = _finals(network, place_of)
 
@@ -93,7 +97,7 @@ def dag(
     return Model(init, apply)
 
 
-def masked_dag(masks: Masks, *, activation: Activation | Sequence[Activation]) -> Model:
+def masked_dag(masks: Masks, *, activation: Activation | Sequence[Activation], gain: Any = 1.0) -> Model:
     """A network on a graph whose edges are arrays, possibly traced.
 
     The outputs are the last layer. A vertex of a later layer without any edge is σ(0).
@@ -101,13 +105,14 @@ def masked_dag(masks: Masks, *, activation: Activation | Sequence[Activation]) -
     Args:
         masks: which edges there are.
         activation: elementwise σ of the hidden layers, or one for each hidden layer.
+        gain: g, as in `dag`.
 
     Returns:
         A `Model`. Parameters are `{"layer_1": {"weight": [sources, targets]}, …}` with zeros, initially and forever under gradient
         descent, where there is no edge. Edges have the initial weights that `dag` gives them.
 
     Raises:
-        ValueError: for another number of activations than hidden layers.
+        ValueError: for another number of activations than hidden layers, or a gain that is not positive.
 
     Example:
         >>> masks = Masks.of(graph(([0, 0, 1, 2], [1, 2, 3, 3])))
@@ -115,11 +120,12 @@ def masked_dag(masks: Masks, *, activation: Activation | Sequence[Activation]) -
         >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 1))).shape
         (5, 1)
     """
+    check_gain(gain)
     num_hidden = len(masks.sizes) - 2
     activations = [activation] * num_hidden if callable(activation) else list(activation)
     if len(activations) != num_hidden:
         raise ValueError(f"There are {num_hidden} hidden layers, but {len(activations)} activations.")
-    activations = [*activations, identity]
+    activations = [*(with_gain(one, gain) for one in activations), identity]
 
     def init(key: Any) -> Params:
         params = {}
@@ -214,8 +220,13 @@ def _finals(network: Graph, places: np.ndarray) -> list[_Final]:
     return found
 
 
-def _per_vertex(network: Graph, activation: Activations) -> list[Activation]:
-    """σ of each vertex, the identity at inputs and outputs."""
+def _per_vertex(network: Graph, activation: Activations, gain: Any) -> list[Activation]:
+    """The gain times σ of each vertex, the identity at inputs and outputs."""
+    scaled: dict[int, Activation] = {}
+
+    def own(function: Activation) -> Activation:
+        return scaled.setdefault(id(function), with_gain(function, gain))
+
     linear = set(network.inputs.tolist()) | set(network.outputs.tolist())
     vertices = range(network.num_vertices)
     if isinstance(activation, Mapping):
@@ -224,15 +235,15 @@ def _per_vertex(network: Graph, activation: Activations) -> list[Activation]:
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise ValueError(f"`activation` has no entry for {', '.join(map(repr, missing[:5]))}{more}.")
-        return [identity if vertex in linear else given[vertex] for vertex in vertices]
+        return [identity if vertex in linear else own(given[vertex]) for vertex in vertices]
     if callable(activation):
-        return [identity if vertex in linear else activation for vertex in vertices]
+        return [identity if vertex in linear else own(activation) for vertex in vertices]
     if len(activation) != network.num_vertices:
         raise ValueError(
             f"`activation` is one function, a mapping, or a sequence over all {network.num_vertices} vertices, but has "
             f"{len(activation)} entries."
         )
-    return [identity if vertex in linear else activation[vertex] for vertex in vertices]
+    return [identity if vertex in linear else own(activation[vertex]) for vertex in vertices]
 
 
 def _groups(activations: list[Activation]) -> tuple[tuple[Activation, np.ndarray], ...]:

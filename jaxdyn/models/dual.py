@@ -30,13 +30,16 @@ _CHECKED = 16  # inputs on which the degree is chosen
 _ROWS = 64  # rows of the kernel that are summed at a time, so that they stay in cache
 
 
-def dense_kernel(*, activation: Callable[[Any], Any], num_hidden: int, bias: float) -> Callable[..., Kernels]:
+def dense_kernel(
+    *, activation: Callable[[Any], Any], num_hidden: int, bias: float, gain: Any
+) -> Callable[..., Kernels]:
     """The kernels of a fully connected network in NTK scaling, z = W h/√fan_in + β b, with a linear output.
 
     Args:
         activation: elementwise σ, smooth.
         num_hidden: number of hidden layers.
         bias: β.
+        gain: g; h = g σ(z).
 
     Returns:
         `(x1: [n1, d], x2: [n2, d], tolerance=1e-8) -> Kernels(nngp, ntk)`, [n1, n2] each, in the default float type. Not traceable: the
@@ -49,22 +52,24 @@ def dense_kernel(*, activation: Callable[[Any], Any], num_hidden: int, bias: flo
     def kernel(x1: Any, x2: Any, tolerance: float = 1e-8) -> Kernels:
         a, b = concrete(activation, x1), concrete(activation, x2)
         with jax.enable_x64(True):
-            degree = _degree(activation, num_hidden, bias, np.concatenate([a, b]), tolerance)
-            found = _recursion(activation, num_hidden, bias, jnp.asarray(a), jnp.asarray(b), degree)
+            degree = _degree(activation, num_hidden, bias, gain, np.concatenate([a, b]), tolerance)
+            found = _recursion(activation, num_hidden, bias, gain, jnp.asarray(a), jnp.asarray(b), degree)
             found = jax.device_get(found)
         return Kernels(*(jnp.asarray(part, float) for part in found))
 
     return kernel
 
 
-def _recursion(activation: Any, num_hidden: int, bias: float, x1: Any, x2: Any, degree: int) -> tuple[Any, Any]:
+def _recursion(
+    activation: Any, num_hidden: int, bias: float, gain: Any, x1: Any, x2: Any, degree: int
+) -> tuple[Any, Any]:
     with jax.default_matmul_precision("highest"):
         d = x1.shape[1]
         nngp = x1 @ x2.T / d + bias**2
         q1, q2 = (jnp.sum(x**2, axis=1) / d + bias**2 for x in (x1, x2))
         ntk = nngp
         for _ in range(num_hidden):
-            moment, slope, q1, q2 = moments(activation, nngp, q1, q2, degree)
+            moment, slope, q1, q2 = (gain**2 * part for part in moments(activation, nngp, q1, q2, degree))
             nngp, q1, q2 = moment + bias**2, q1 + bias**2, q2 + bias**2
             ntk = nngp + ntk * slope
         return nngp, ntk
@@ -127,11 +132,14 @@ def _series(a: Any, b: Any, correlation: Any) -> Any:
     return jax.lax.map(block, (a, correlation), batch_size=_ROWS)
 
 
-def _degree(activation: Any, num_hidden: int, bias: float, inputs: np.ndarray, tolerance: float) -> int:
+def _degree(activation: Any, num_hidden: int, bias: float, gain: Any, inputs: np.ndarray, tolerance: float) -> int:
     """The degree at which the kernel of the inputs of largest and smallest variance has settled."""
     sample = jnp.asarray(inputs[demanding(inputs)])
     return settled_degree(
-        lambda degree: _recursion(activation, num_hidden, bias, sample, sample, degree), [activation], inputs, tolerance
+        lambda degree: _recursion(activation, num_hidden, bias, gain, sample, sample, degree),
+        [activation],
+        inputs,
+        tolerance,
     )
 
 

@@ -1,8 +1,8 @@
 """Fully connected networks.
 
-    h_0 = x,   z_l = multiplier_l · h_{l-1} W_l + β b_l,   h_l = σ(z_l),   f(x) = output(z_L)
+    h_0 = x,   z_l = multiplier_l · h_{l-1} W_l + β b_l,   h_l = g σ(z_l),   f(x) = output(z_L)
 
-with the multipliers of a scaling (`models.ntk`: 1/√fan_in), W ~ N(0, 1) and, unless `bias` is given, no bias.
+with the multipliers of a scaling (`models.ntk`: 1/√fan_in), W ~ N(0, 1) and, unless `bias` and `gain` are given, no bias and g = 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxdyn._typing import Params
 from jaxdyn.models.base import Kernels, Model
+from jaxdyn.models.gain import check_gain, with_gain
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
 from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, mask
 
@@ -31,6 +32,7 @@ def mlp(
     activation: Activation,
     scaling: Scaling = ntk,
     bias: float = 0.0,
+    gain: Any = 1.0,
     output: Activation = identity,
 ) -> Model:
     """A fully connected network.
@@ -41,6 +43,7 @@ def mlp(
         activation: elementwise σ of the hidden layers.
         scaling: `models.ntk`, `models.standard` or `models.maximal_update`.
         bias: β, the standard deviation of the biases' contribution; 0 means no bias parameters.
+        gain: g, h = g σ(z): a number, or `models.unit_gain(activation)`, √2 for ReLU, which keeps the second moment from layer to layer.
         output: elementwise function of the outputs. Anything but the identity breaks the transition to linearity
             (Liu, Zhu, Belkin 2020), and there is no infinite-width kernel then.
 
@@ -49,7 +52,7 @@ def mlp(
         `kernel` is the limit of all hidden widths going to infinity.
 
     Raises:
-        ValueError: for sizes that are not at least two positive integers, or a negative bias.
+        ValueError: for sizes that are not at least two positive integers, a negative bias, or a gain that is not positive.
 
     Example:
         >>> model = mlp((3, 8, 1), activation=jnp.tanh)
@@ -58,6 +61,8 @@ def mlp(
         (5, 1)
     """
     _check(sizes, bias)
+    check_gain(gain)
+    hidden = with_gain(activation, gain)
     num_layers = len(sizes) - 1
 
     def scale(layer: int) -> Scale:
@@ -92,7 +97,7 @@ def mlp(
                 z = z + (leaf["bias"] * jnp.asarray(bias * bias_scale(layer).multiplier, h.dtype))[None, :]
             if layer == num_layers - 1:
                 return output(z)
-            h = activation(z)
+            h = hidden(z)
             live = mask(sizes[layer + 1], h.dtype)
             if live is not None:
                 h = h * live[None, :]
@@ -102,7 +107,8 @@ def mlp(
         check_kernel(scaling, output)
         from jaxdyn.models._neural_tangents import dense_kernel
 
-        return dense_kernel(activation=activation, num_hidden=num_layers - 1, bias=bias)(x1, x2, tolerance=tolerance)
+        infinite = dense_kernel(activation=activation, num_hidden=num_layers - 1, bias=bias, gain=gain)
+        return infinite(x1, x2, tolerance=tolerance)
 
     return Model(init, apply, kernel)
 

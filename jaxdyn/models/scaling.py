@@ -8,7 +8,7 @@
 | | hidden | 1/√fan_in | 1 |
 | | output | 1/√fan_in | 1/√fan_in |
 
-No gain for the activation. The learning rate of gradient descent is independent of the width under `ntk` and
+The gain of the activation is the model's `gain=`. The learning rate of gradient descent is independent of the width under `ntk` and
 `maximal_update`; under `standard` the tangent kernel grows like the width. A bias is a layer of fan_in 1 beside the
 weights, times `bias`.
 

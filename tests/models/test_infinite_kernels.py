@@ -90,7 +90,7 @@ def test_closed_forms_are_those_of_stax(activation, layer, bias, x64):
 def test_the_series_agrees_with_the_closed_forms(activation, x64):
     """Hermite series and neural-tangents' formulas are two routes to the same kernel, biases and x1 != x2 included."""
     x = _inputs()
-    series = dual.dense_kernel(activation=activation, num_hidden=3, bias=0.2)(x[:4], x[1:])
+    series = dual.dense_kernel(activation=activation, num_hidden=3, bias=0.2, gain=1.0)(x[:4], x[1:])
     closed = _kernel(activation, depth=3, bias=0.2)(x[:4], x[1:])
     np.testing.assert_allclose(series.nngp, closed.nngp, rtol=1e-7)
     np.testing.assert_allclose(series.ntk, closed.ntk, rtol=1e-7)

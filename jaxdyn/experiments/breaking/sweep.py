@@ -25,6 +25,7 @@ class Config:
     num_records: int  # record times, logarithmically spaced
     radius: float  # R, Euclidean, in all parameters
     ascent: int  # steps of each ascent in the ball
+    first_seed: int = 0  # seeds are this and those that follow
 
 
 _FEW = ("wide", "softplus", "bottleneck1", "small", "dominated", "shared", "linear1")
@@ -32,6 +33,7 @@ _FEW = ("wide", "softplus", "bottleneck1", "small", "dominated", "shared", "line
 PRESETS = {
     "ci": Config(_FEW, (16, 64, 256), 8, 8, 400, 1.0, 6, 1.0, 20),
     "laptop": Config(tuple(NETWORKS), (32, 64, 128, 256, 512), 8, 16, 1000, 1.0, 12, 1.0, 30),
+    "desk": Config(tuple(NETWORKS), (64, 128, 256, 512, 1024), 48, 16, 1000, 1.0, 12, 1.0, 30, first_seed=100),
     "paper": Config(tuple(NETWORKS), (64, 128, 256, 512, 1024, 2048, 4096), 16, 32, 4000, 1.0, 20, 1.0, 60),
 }
 
@@ -71,7 +73,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
             record=(before, along) if chosen.is_trained else before,
         )
 
-    return one, {"network": list(config.networks)}, {"width": jd.widths(config.widths), "seed": np.arange(config.seeds)}
+    seeds = config.first_seed + np.arange(config.seeds)
+    return one, {"network": list(config.networks)}, {"width": jd.widths(config.widths), "seed": seeds}
 
 
 def task_of(config: Config) -> Any:

@@ -8,7 +8,7 @@ Networks with one output on d = 16 inputs, tanh, NTK scaling; m runs over a fact
 | deep | five hidden layers of m |
 | uniform | three hidden layers of 3m, in-degrees uniform on [m, 3m], parents from all earlier hidden layers |
 | heavy-tailed | three hidden layers of m^1.25, in-degrees Pareto (tail 1) from m to m^1.25, parents likewise |
-| convolution | two 3 × 3 convolutions with m channels on 4 × 4 pixels, global average: shared weights |
+| convolution | two 3 × 3 convolutions with m channels on 4 × 4 pixels, every position read out: shared weights |
 | fixed budget | three hidden layers of M = 2 max(width); power law of in-degrees from m/4 to M with mean M/8, by its tail |
 
 Three functions of each network at one example: the output f, the output behind a softplus (whose second derivative vanishes nowhere; f is

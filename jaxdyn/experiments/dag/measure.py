@@ -31,7 +31,8 @@ def intervals(_: Config, dataset: Any) -> dict[str, Any]:
         exponent(f"C3.3/{name}", here["linearity_gap"].isel(step=0))
         if name != "convolution":
             exponent(f"C3.5/{name}", norm.isel(point=0, function=2))
-        exponent(f"C3.6/{name}", norm.isel(point=0, function=1))
+        widest = estimates.geometric_mean(over_floor(here).isel(width=-1))
+        measured[f"C3.6/{name}"] = estimates.estimate(widest, f"m = {max(here['width'].values.tolist())}")
         exponent(f"B3/{name}", here["change"].isel(time=-1))
     at_anchor = norms.isel(point=0, function=0)
     if {"uniform", "heavy-tailed"} <= set(names):
@@ -40,6 +41,17 @@ def intervals(_: Config, dataset: Any) -> dict[str, Any]:
         logs = np.log(_ratio(at_anchor, "deep", "fully connected")).mean("width").values
         measured["B2"] = np.exp(mean_interval(logs))
     return measured
+
+
+def over_floor(here: Any) -> Any:
+    """‖H‖ of φ(f) at w0 over φ''(f) ‖∇f‖², the part of it that stays: H = φ'(f) H_f + φ''(f) ∇f ∇fᵀ.
+
+    Of a softplus φ'' = φ' (1 − φ'), and φ' is the ratio of the two gradients.
+    """
+    length = here["linearity_gradient"].isel(step=0)
+    slope = length.isel(function=1) / length.isel(function=0)
+    floor = slope * (1 - slope) * length.isel(function=0) ** 2
+    return here["linearity_norm"].isel(step=0, point=0, function=1) / floor
 
 
 def _ratio(norm: Any, over: str, under: str) -> Any:

@@ -19,7 +19,7 @@ def network(architecture: str, width: int, masks: Any) -> tuple[jd.Model, Any]:
     """The model, and the three functions of it."""
     last = jax.nn.softplus
     if architecture == "convolution":
-        model = jd.models.conv((SIDE, SIDE, 1), (width, width), 1, activation=jnp.tanh, pool=jd.models.global_average)
+        model = jd.models.conv((SIDE, SIDE, 1), (width, width), 1, activation=jnp.tanh, pool=jd.models.flatten)
         pre = None
     elif architecture in GRAPHS:
         model = jd.models.masked_dag(masks, activation=jnp.tanh)

@@ -28,11 +28,13 @@ class Config:
     climb: int  # steps of the ascent
     num_train: int  # examples of the training
     steps: int  # of the training
+    first_seed: int = 0  # seeds are this and those that follow
 
 
 PRESETS = {
     "ci": Config((8, 32, 128), 8, ("uniform",), 1.0, 5, 16, 10),
     "laptop": Config((12, 32, 76, 192), 8, ARCHITECTURES, 1.0, 10, 32, 50),
+    "desk": Config((80, 160, 320, 640), 16, ARCHITECTURES, 1.0, 10, 32, 50, first_seed=100),
     "paper": Config((64, 128, 256, 512, 1024, 2048, 4096), 16, ARCHITECTURES[:5], 1.0, 20, 64, 200),
 }
 
@@ -42,13 +44,14 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     task = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=DIM, n=config.num_train, n_test=0)
     example = task.x[:1] * jnp.sqrt(DIM) / jnp.linalg.norm(task.x[:1])
     drawn: dict[tuple[str, int], Any] = {}
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
 
     def one(architecture: str, width: int, seed: Any) -> jd.Training:
         cell = (architecture, width)
         if architecture in GRAPHS and cell not in drawn:
             drawn.clear()
-            drawn[cell] = graphs.stack([random_graph(config, architecture, width, s) for s in range(config.seeds)])
-        masks = jax.tree.map(lambda mask: jnp.asarray(mask)[seed], drawn.get(cell))
+            drawn[cell] = graphs.stack([random_graph(config, architecture, width, s) for s in seeds])
+        masks = jax.tree.map(lambda mask: jnp.asarray(mask)[seed - config.first_seed], drawn.get(cell))
         model, functions = network(architecture, width, masks)
         key = jax.random.key(seed)
         params0 = model.init(key)
@@ -69,7 +72,7 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         )
 
     names = [name for name in ARCHITECTURES if name in config.architectures]
-    return one, {"architecture": names, "width": list(config.widths)}, {"seed": np.arange(config.seeds)}
+    return one, {"architecture": names, "width": list(config.widths)}, {"seed": np.asarray(seeds)}
 
 
 def random_graph(config: Config, architecture: str, width: int, seed: int) -> graphs.Graph:
