@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxdyn import __version__
+from jaxdyn._version import __version__
 
 
 def versions() -> dict[str, str]:

@@ -42,4 +42,4 @@ def test_a_checkout_that_is_not_installed_knows_its_version():
 def test_the_version_is_written_once():
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "version" in told["project"]["dynamic"]
-    assert told["tool"]["hatch"]["version"]["path"] == "jaxdyn/__init__.py"
+    assert told["tool"]["hatch"]["version"]["path"] == "jaxdyn/_version.py"
