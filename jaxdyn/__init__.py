@@ -9,6 +9,8 @@ changes no global setting.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxdyn._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from jaxdyn import (
         analysis,
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from jaxdyn.models import Model, exact, linear, quadratic, widths
     from jaxdyn.models.taylor import taylor
     from jaxdyn.tasks import Task, full_batch, minibatch
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "jaxdyn.dynamics": "Snapshot State Training Trajectory at every log_spaced record train",

@@ -8,7 +8,8 @@ side by side. Axes whose lengths are as 2 to 3 carry the examples. It is refused
 * an equation works along it (sort, cumulative sum, flip, convolution, product or recurrence over the batch …),
 * a number depends on how many examples there are, or on an example's place among them, which may only pick the example's own row.
 
-No value is computed. What happens inside foreign code (callbacks, custom kernels) is judged by shapes alone.
+No value is computed; NumPy arrays that the function makes of the number of examples are read (`_constants`). What happens inside
+foreign code (callbacks, custom kernels) is judged by shapes alone.
 """
 
 import math
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxdyn.geometry import _constants
 from jaxdyn.geometry._program import scan_parts
 
 _SIZES = (2, 3)
@@ -85,12 +87,13 @@ def check(apply: Any, params: Any, x: Any) -> int:
         raise ValueError(f"`x` must hold at least one example, [n, *d], but has shape {tuple(x.shape)}.")
     kinds = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), params)
     num_leaves = len(jax.tree.leaves(kinds))
-    batches = [jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for size in _SIZES]
-    traces = []
-    for batch in batches:
+
+    def trace(size: int) -> tuple[Any, int]:
+        batch = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
         closed, output = jax.make_jaxpr(apply, return_shape=True)(kinds, batch)
-        num_outputs = _num_outputs(output, batch)
-        traces.append(closed)
+        return closed, _num_outputs(output, batch)
+
+    traces, (num_outputs, _) = zip(*map(trace, _SIZES), strict=True)
     first, second = (closed.jaxpr for closed in traces)
     inputs = [_Value(pair, is_varying=i == num_leaves) for i, pair in enumerate(_shapes(first.invars, second.invars))]
     consts = [_constant(*pair) for pair in zip(*(closed.consts for closed in traces), strict=False)]
@@ -99,6 +102,8 @@ def check(apply: Any, params: Any, x: Any) -> int:
         _refuse(
             f"the outputs, of shape {found.shapes[0]} for {_SIZES[0]} examples, do not have the examples as their first axis"
         )
+    if x.shape[0] not in (1, *_SIZES) and not _constants.confirmed(traces, lambda: trace(x.shape[0])[0]):
+        _refuse(f"a NumPy array made of their number picks other rows of {x.shape[0]} examples than their own")
     return num_outputs
 
 
@@ -132,21 +137,7 @@ def _constant(first: Any, second: Any) -> _Value:
     numbers = (bool, int, float, complex, np.generic, np.ndarray)
     if all(isinstance(c, numbers) and np.ndim(c) == 0 for c in (first, second)):
         return value._replace(is_ranked=np.asarray(first).tobytes() != np.asarray(second).tobytes())
-    value = value._replace(is_ranked=bool(value.axes))
-    if value.axes != [0] or len(value.shapes[0]) != 1:
-        return value
-    try:
-        pair = [np.asarray(c) for c in (first, second)]
-    except jax.errors.TracerArrayConversionError:
-        return value
-    if _counts(pair[0].dtype) and all(np.array_equal(c, np.arange(len(c))) for c in pair):  # numpy.arange(n)
-        return value._replace(is_ranked=False, places=(True,))
-    return value._replace(is_never=pair[0].dtype == bool and not any(c.any() for c in pair))
-
-
-def _counts(dtype: Any) -> bool:
-    """Whether a dtype holds the place of any example; a small one overflows."""
-    return bool(jnp.issubdtype(dtype, jnp.integer)) and dtype.itemsize >= 4
+    return value._replace(**_constants.known(first, second))
 
 
 def _walk(first: Any, second: Any, consts: Sequence[_Value], inputs: Sequence[_Value]) -> list[_Value]:
@@ -221,7 +212,7 @@ def _result(one: Any, other: Any, shapes: Any, operands: Sequence[_Value]) -> _V
 def _places(equation: Any, value: _Value, operands: Sequence[_Value]) -> tuple[bool, ...]:
     """Which columns of a result are still the places of the examples."""
     name, rank = equation.primitive.name, len(value.shapes[0])
-    if len(value.axes) != 1 or not value.is_regular or not _counts(equation.outvars[0].aval.dtype):
+    if len(value.axes) != 1 or not value.is_regular or not _constants.counts(equation.outvars[0].aval.dtype):
         return ()
     if name == "iota":
         return (True,) * (equation.params["dimension"] == value.axes[0])

@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdyn import _tree
+from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Expansion, Params
+from jaxdyn.geometry import _independence
 from jaxdyn.geometry.operators import Only, is_selected, paths
 
 Block = Only | Sequence[Only]
@@ -86,7 +87,7 @@ def mixed_difference(
         Σ_S (−1)^{B−|S|} f(w + Σ_{b∈S} d_b), [n, k].
 
     Raises:
-        ValueError: as `split`.
+        ValueError: as `split`, and for a function whose examples interact.
 
     Example:
         >>> bilinear = lambda w, x: 5.0 * x * w["u"] * w["v"] + w["u"]
@@ -94,6 +95,7 @@ def mixed_difference(
         >>> mixed_difference(bilinear, w, jnp.ones((1, 1)), d, blocks=["u", "v"]).tolist()  # 5 · 0.5 · 3
         [[7.5]]
     """
+    _independence.check(apply, params, x)
     parts = split(direction, blocks)
     with jax.default_matmul_precision("highest"):
         total: Any = 0.0
@@ -105,6 +107,7 @@ def mixed_difference(
     return total
 
 
+@_jaxpr.forward_mode()
 def block_remainder(
     apply: Apply, params: Params, x: Float[Array, "n ..."], direction: Params, *, only: Block
 ) -> Float[Array, "n k"]:
@@ -121,7 +124,8 @@ def block_remainder(
         f(w + d_b) − f(w) − ⟨∇_b f(w), d_b⟩, [n, k].
 
     Raises:
-        ValueError: for a block without a leaf.
+        ValueError: for a block without a leaf, and for a function whose examples interact.
+        TypeError: for a `jax.custom_vjp` function, which has no forward derivative.
 
     Example:
         >>> square = lambda w, x: x * w["u"] ** 2 * w["v"]
@@ -129,6 +133,7 @@ def block_remainder(
         >>> [block_remainder(square, w, jnp.ones((1, 1)), d, only=block).tolist() for block in ("u", "v")]  # 2 · 3², 0
         [[[18.0]], [[0.0]]]
     """
+    _independence.check(apply, params, x)
     names = paths(direction)
     if not any(_is_in(name, only) for name in names):
         raise ValueError(f"`only={only!r}` selects no parameter; the leaves are {', '.join(names)}.")
@@ -137,9 +142,14 @@ def block_remainder(
         structure,
         [leaf if _is_in(name, only) else jnp.zeros_like(leaf) for name, leaf in zip(names, leaves, strict=True)],
     )
+    moved, step = _tree.moving(params), _tree.moving(part)
+
+    def function(w: Any) -> Any:
+        return apply(_tree.completed(w, params), x)
+
     with jax.default_matmul_precision("highest"):
-        start, slope = jax.jvp(lambda w: apply(w, x), (params,), (part,))
-        return apply(_add(params, part), x) - start - slope
+        start, slope = jax.jvp(function, (moved,), (step,))
+        return function(_add(moved, step)) - start - slope
 
 
 def multilinear(blocks: Sequence[Block]) -> Expansion:
@@ -163,6 +173,7 @@ def multilinear(blocks: Sequence[Block]) -> Expansion:
     """
 
     def expand(apply: Apply, params0: Any) -> Apply:
+        @_jaxpr.forward_mode()
         def expanded(params: Any, x: Any) -> Any:
             def linear_in(part: Any, lower: Any) -> Any:
                 def upper(w: Any) -> Any:
@@ -171,10 +182,10 @@ def multilinear(blocks: Sequence[Block]) -> Expansion:
 
                 return upper
 
-            function: Any = lambda w: apply(w, x)  # noqa: E731
+            function: Any = lambda w: apply(_tree.completed(w, params0), x)  # noqa: E731
             for part in split(_tree.sub(params, params0), blocks):
-                function = linear_in(part, function)
-            return function(params0)
+                function = linear_in(_tree.moving(part), function)
+            return function(_tree.moving(params0))
 
         return expanded
 

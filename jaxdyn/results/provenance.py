@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 
+from jaxdyn._version import __version__
+
 
 def versions() -> dict[str, str]:
     """Versions of jaxdyn, JAX and the libraries that set results, and the platform they ran on."""
-    packages = ("jaxdyn", "jax", "jaxlib", "optax", "flax")
+    packages = ("jax", "jaxlib", "optax", "flax")
     found = {package: importlib.metadata.version(package) for package in packages}
-    return {**found, "python": platform.python_version(), "platform": jax.default_backend()}
+    return {"jaxdyn": __version__, **found, "python": platform.python_version(), "platform": jax.default_backend()}
 
 
 def provenance() -> dict[str, Any]:

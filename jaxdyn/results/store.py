@@ -34,13 +34,15 @@ StoreLike = Any
 """A path, a URL that fsspec knows, or a zarr store object."""
 
 _CONTENT = "content"  # the hash of a cell's values in its commit record
+WHOLE = "every_chunk_is_written"  # the attribute of a store in which what was written has chunks, fill values or not
 
 
 class StoreError(OSError):
-    """A store could not be written. `dataset` holds everything that was computed, so that nothing is lost.
+    """A store could not be written, or what was written is gone.
 
     Attributes:
-        dataset: the results so far, in memory.
+        dataset: the results so far, in memory, where a sweep could not write them; nothing is lost. None where a store
+            could not be read.
     """
 
     dataset: Any = None
@@ -83,9 +85,10 @@ class Store:
         told = dict(self._group[f"cells/{key}"].attrs).get(_CONTENT)
         try:
             found = {name: self._read(name, index) for name in told or {}}
+            is_done = np.all(self._read(DONE, index))
         except (OSError, ValueError, RuntimeError):  # a checksum that fails, a chunk cut short
             return False
-        return bool(told == {name: _digest(value) for name, value in found.items()})
+        return bool(is_done and told == {name: _digest(value) for name, value in found.items()})
 
     def write(self, key: str, index: tuple[Any, ...], values: Mapping[str, Any], commit: Mapping[str, str]) -> None:
         """Write the region of one cell, whole or not at all.
@@ -109,7 +112,8 @@ class Store:
         return array.get_orthogonal_selection(index) if index else array[...]
 
     def _put(self, name: str, index: tuple[Any, ...], value: np.ndarray) -> None:
-        array = self._group[name]
+        with _every_chunk():
+            array = self._group[name]
         for box, part in _boxes(index):
             array[box] = value[part] if value.ndim else value
 
@@ -132,7 +136,7 @@ def create_or_open(
 
     if _exists(where):
         return _open(where, fingerprint)
-    with _quiet():
+    with _quiet(), _every_chunk():
         group = zarr.create_group(_located(where), overwrite=False)
         for name, labels in template.coordinates.items():
             _create(group, name, (name,), labels.shape, labels.dtype, None, labels.shape)[...] = labels
@@ -140,7 +144,7 @@ def create_or_open(
             _create(group, name, field.dims, field.shape, field.dtype, field.fill, _chunks(field, template))
         for folder in ("cells", "params", "checkpoints"):
             group.create_group(folder)
-        group.attrs.update({**attrs, "fingerprint": dict(fingerprint)})
+        group.attrs.update({**attrs, "fingerprint": dict(fingerprint), WHOLE: True})
         zarr.consolidate_metadata(group.store, zarr_format=3)
         return Store(zarr.open_group(group.store, mode="r+", use_consolidated=False), where)
 
@@ -156,16 +160,23 @@ def open(where: StoreLike) -> Any:
 
     Raises:
         ValueError: for a path that holds no store.
+        StoreError: later, when values are read whose store was deleted or moved, or whose chunks are lost.
     """
     import xarray as xr
+    import zarr
+
+    from jaxdyn.results.reading import checked
 
     if not _exists(where, is_store=True):
         raise ValueError(
             f"There is no jaxdyn store at {str(where)!r}; `jd.sweep(…, store=…)` or `jaxdyn run` makes one."
         )
     with _quiet():
-        dataset = xr.open_zarr(_located(where), chunks=None, consolidated=False, zarr_format=3)
-    dataset.attrs.pop("fingerprint", None)
+        group = zarr.open_group(_located(where), mode="r", use_consolidated=False)
+        store, path = checked(group, where), group.path or None
+        dataset = xr.open_zarr(store, group=path, chunks=None, consolidated=False, zarr_format=3)
+    for name in ("fingerprint", WHOLE):
+        dataset.attrs.pop(name, None)
     return dataset
 
 
@@ -359,6 +370,13 @@ def _digest(value: Any) -> str:
     if array.dtype.kind in "fc":
         array = np.where(np.isnan(array), array.dtype.type(np.nan), array)
     return hashlib.sha256(f"{array.dtype}{np.shape(value)}".encode() + array.tobytes()).hexdigest()
+
+
+def _every_chunk() -> Any:
+    """A context in which arrays are opened such that chunks of nothing but fill values are written too."""
+    import zarr
+
+    return zarr.config.set({"array.write_empty_chunks": True})
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
 from jaxdyn._typing import Apply, Loss, Params
+from jaxdyn.geometry import _independence
 from jaxdyn.losses import Quadratic
 
 Map = Callable[[Any], Any]
@@ -329,7 +330,7 @@ def quadratic_update(
         loss: a quadratic loss, which states c.
 
     Raises:
-        ValueError: for another loss.
+        ValueError: for another loss, or a function whose examples interact.
 
     Example:
         >>> from jaxdyn import losses
@@ -340,6 +341,7 @@ def quadratic_update(
     """
     if not isinstance(loss, Quadratic):
         raise ValueError(f"The maps need a quadratic loss such as losses.mse, but got {loss!r}.")
+    _independence.check(apply, params, x)
     eta = learning_rate * jnp.asarray(loss.c(*y.shape), y.dtype)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 

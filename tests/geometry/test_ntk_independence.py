@@ -8,7 +8,7 @@ import pytest
 from geometry.reference import normal
 from jax import lax
 
-from jaxdyn.geometry.ntk import ntk_plan
+from jaxdyn.geometry.ntk import ntk_blocks, ntk_plan
 from jaxdyn.theory import radial, rfm
 
 
@@ -62,6 +62,9 @@ INDEPENDENT = {
     "all of it, from a place": lambda w, x: lax.dynamic_slice_in_dim(x, x.shape[0], x.shape[0]) @ w,
     "own row, by place": lambda w, x: (x @ w)[jnp.arange(x.shape[0]), labels(x)][:, None],
     "own row, by numpy's place": lambda w, x: (x @ w)[np.arange(x.shape[0]), labels(x)][:, None],
+    "own row, by numpy's column": lambda w, x: (x @ w)[np.ix_(np.arange(x.shape[0]), np.array([2, 0]))],
+    "own row, the first of it": lambda w, x: (x @ w)[np.arange(x.shape[0]), np.zeros(x.shape[0], int)][:, None],
+    "numpy's ones": lambda w, x: jnp.concatenate([x, np.ones((x.shape[0], 1))], axis=1) @ jnp.ones((6, 2)),
     "own column, by place": lambda w, x: (w.T @ x.T)[labels(x), jnp.arange(x.shape[0])][:, None],
     "own row, sorted": lambda w, x: (x @ w)[jnp.arange(x.shape[0])[:, None], jnp.argsort(x[:, :3], 1)],
     "own row, overwritten": lambda w, x: (x @ w).at[jnp.arange(x.shape[0]), labels(x)].set(0.0),
@@ -106,6 +109,13 @@ INTERACTING = {
     "columns from a place": lambda w, x: lax.dynamic_slice_in_dim(x @ w, x.shape[0] - 2, 2, 1),
     "rows from the end": lambda w, x: (x @ w)[x.shape[0] - 1 - jnp.arange(x.shape[0]), labels(x)][:, None],
     "row by place, clipped": lambda w, x: (x @ w)[jnp.minimum(jnp.arange(x.shape[0]), 1)],
+    "row by numpy's place, clipped at the third": lambda w, x: (x @ w)[np.minimum(np.arange(x.shape[0]), 2)],
+    "row by numpy's place, from the start again": lambda w, x: (x @ w)[np.arange(x.shape[0]) % 3, labels(x)][:, None],
+    "row by numpy's place, within jit": jax.jit(lambda w, x: (x @ w)[np.arange(x.shape[0]) % 3]),
+    "later rows left out": lambda w, x: jnp.where(np.arange(x.shape[0])[:, None] > 2, 0.0, x @ w),
+    "numpy's equal rows, but for later ones": lambda w, x: x @ w * (1.0 + np.arange(x.shape[0]) // 3)[:, None],
+    "times numpy's number": lambda w, x: x @ w * np.array([[x.shape[0]]]),
+    "labels by place": lambda w, x: (x @ w)[np.arange(x.shape[0]), np.array([0, 1, 2, 1])[: x.shape[0]]][:, None],
     "row of the label": lambda w, x: (x @ w)[labels(x) % 2, jnp.arange(x.shape[0]) % 3][:, None],
     "column by place": lambda w, x: (x @ w)[jnp.arange(x.shape[0]), jnp.arange(x.shape[0]) % 3][:, None],
     "column by label and place": lambda w, x: jnp.take_along_axis(
@@ -198,3 +208,24 @@ def test_lax_map_serves_where_vmap_is_refused_too():
     with pytest.raises(ValueError, match=r"jax\.lax\.map"):
         ntk_plan(lambda w, x: jax.vmap(sine)(x) @ w, w, x)
     assert ntk_plan(lambda w, x: lax.map(sine, x) @ w, w, x).routes
+
+
+@pytest.mark.usefixtures("x64")
+def test_rows_by_numpys_place_give_the_dense_kernel_for_any_number_of_examples_in_blocks_or_not():
+    w = jnp.asarray(normal(0, 5, 3))
+
+    def apply(w, x):
+        hidden = jnp.tanh(x @ w)
+        one = hidden[np.arange(len(x)), labels(x)][:, None]
+        return jnp.concatenate([one, hidden[np.ix_(np.arange(len(x)), np.array([2, 0]))]], axis=1)
+
+    for n in range(2, 10):
+        x = jnp.asarray(normal(n, n, 5))
+        jacobian = jax.jacrev(lambda w, x=x: apply(w, x).reshape(-1))(w).reshape(3 * n, -1)
+        for memory in (2**28, 3000):
+            found = ntk_blocks(apply, w, x, memory=memory).transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
+            np.testing.assert_allclose(found, jacobian @ jacobian.T, atol=1e-13)
+        clipped = lambda w, x, last=n - 2: jnp.tanh(x @ w)[np.minimum(np.arange(len(x)), last)]  # noqa: E731
+        if n > 2:
+            with pytest.raises(ValueError, match="interact"):
+                ntk_blocks(clipped, w, x)

@@ -3,6 +3,7 @@
 "yes" where it works, else words of the message that says what to do.
 """
 
+import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +38,15 @@ class Constants(nnx.Module):
         return self.outer(self.drop(nnx.tanh(self.norm(self.inner(x))))) * self.scale[...]
 
 
+class Running(linen.Module):
+    """Batch norm in evaluation mode, and dropout that is off."""
+
+    @linen.compact
+    def __call__(self, x):
+        hidden = linen.BatchNorm(use_running_average=True)(linen.Dense(4)(x))
+        return linen.Dense(1)(linen.Dropout(0.5, deterministic=True)(jnp.tanh(hidden)))
+
+
 def _integers():
     plain = jd.models.mlp((3, 4, 1), activation=jnp.tanh)
 
@@ -60,6 +70,7 @@ MODELS = {
     "integer leaf": _integers,
     "bfloat16": _half,
     "nnx constants": lambda: jd.models.from_nnx(Constants),
+    "linen constants": lambda: jd.models.from_linen(Running(), X),
 }
 
 
@@ -84,6 +95,13 @@ ENTRIES = {
     "sharpness": lambda m, p: GEOMETRY.sharpness(m.apply, p, X, Y, loss=LOSS, key=KEY).values,
     "function_hessian_norm": lambda m, p: GEOMETRY.function_hessian_norm(m.apply, p, X[:1], key=KEY),
     "agop": lambda m, p: GEOMETRY.agop(lambda x: m.apply(p, x), X),
+    "function_hessian": lambda m, p: _product(GEOMETRY.operators.function_hessian(m.apply, p, X[0])),
+    "mixed_difference": lambda m, p: GEOMETRY.multilinear.mixed_difference(m.apply, p, X, p, blocks=[bool]),
+    "block_remainder": lambda m, p: GEOMETRY.multilinear.block_remainder(m.apply, p, X, p, only=bool),
+    "multilinear": lambda m, p: GEOMETRY.multilinear.multilinear([bool])(m.apply, p)(p, X),
+    "quadratic_update": lambda m, p: (
+        jd.theory.catapult.quadratic_update(m.apply, p, X, Y, learning_rate=0.1, loss=LOSS).kernel
+    ),
     "linear": lambda m, p: jd.linear(m.apply, p)(p, X),
     "quadratic": lambda m, p: jd.quadratic(m.apply, p)(p, X),
     "train": _train(jd.exact),
@@ -92,7 +110,7 @@ ENTRIES = {
 REFUSED = {
     ("custom_vjp", entry): "custom_jvp"
     for entry in ENTRIES
-    if entry.endswith(("linear", "quadratic", "kernel", "newton"))
+    if entry.endswith(("linear", "quadratic", "kernel", "newton", "remainder"))
 }
 
 
