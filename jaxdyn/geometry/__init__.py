@@ -12,7 +12,7 @@ from jaxdyn.geometry.hessian import (
     function_hessian_supremum,
     sharpness,
 )
-from jaxdyn.geometry.ntk import ntk, ntk_blocks, ntk_plan
+from jaxdyn.geometry.kernel import ntk, ntk_blocks, ntk_plan
 from jaxdyn.geometry.operators import Operator
 from jaxdyn.geometry.spectrum import Density, Spectrum
 from jaxdyn.geometry.subspace import Parts, kernel_norm, project, subspace_loss

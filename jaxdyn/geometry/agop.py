@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdyn._jaxpr import bind
 from jaxdyn._typing import Apply, Params
-from jaxdyn.geometry import _independence, _program
+from jaxdyn.geometry.kernel.independence import check
+from jaxdyn.geometry.kernel.program import Equation, Program, apply_equation, execute, statics, trace
 from jaxdyn.geometry.operators import paths
 
 Layer = str | Sequence[Any]
@@ -120,8 +120,8 @@ def layer_agop(
         [[9.0, 0.0], [0.0, 0.0]]
     """
     leaf, name = _leaf(params, layer)
-    k = _independence.check(apply, params, x)
-    program = _program.trace(apply, params, x)
+    k = check(apply, params, x)
+    program = trace(apply, params, x)
     leaves = jax.tree.leaves(params)
     uses = _uses(program, leaf)
     if not uses:
@@ -132,13 +132,11 @@ def layer_agop(
         )
 
     def outputs(offsets: Any, example: Any) -> Any:
-        values = {**dict(enumerate(leaves)), program.num_leaves: example, **program.constants}
-        for equation in program.equations:
-            results = bind(equation.source, [values[v] for v in equation.inputs])
-            values.update(zip(equation.outputs, results, strict=True))
-            if equation.outputs[0] in offsets:
-                values[equation.outputs[0]] = results[0] + offsets[equation.outputs[0]]
-        return values[program.output]
+        def rule(equation: Equation, operands: Any) -> Any:
+            first, *rest = apply_equation(equation, operands)
+            return [first + offsets[equation.outvars[0]] if equation.outvars[0] in offsets else first, *rest]
+
+        return execute(program, leaves, rule, {program.num_leaves: example})[program.output]
 
     def cotangents(example: Any) -> Any:
         zeros = {use: jnp.zeros(program.shape(use), program.avals[use].dtype) for use in uses}
@@ -156,10 +154,10 @@ def layer_agop(
     size = sum(math.prod(program.shape(use)) for use in uses) * k * 2 * x.dtype.itemsize
     with jax.default_matmul_precision("highest"):
         sums = _streamed(block, x, per_example=size, memory=memory)
-        statics = _program.statics(program, leaves)
+        known = statics(program, leaves)
         total: Any = 0.0
         for number, use in uses.items():
-            weight = use.matrix(statics[use.weight])  # [fan_in, fan_out]
+            weight = use.matrix(known[use.weight])  # [fan_in, fan_out]
             total = total + weight @ sums[number] @ weight.T / x.shape[0]
         return total
 
@@ -224,24 +222,24 @@ class _Use:
         return jnp.transpose(rows, order).reshape(-1, math.prod(z[axis] for axis in self.features))
 
 
-def _uses(program: _program.Program, leaf: int) -> dict[int, _Use]:
+def _uses(program: Program, leaf: int) -> dict[int, _Use]:
     """The products of an example's values with something made of the leaf alone, by the number of their result."""
     made_of = {leaf}
     found = {}
     for equation in program.equations:
-        if not any(out in program.varying for out in equation.outputs):
-            if made_of.intersection(equation.inputs):
-                made_of.update(equation.outputs)
+        if not any(out in program.varying for out in equation.outvars):
+            if made_of.intersection(equation.invars):
+                made_of.update(equation.outvars)
             continue
-        sides = [side for side, value in enumerate(equation.inputs[:2]) if value in made_of]
+        sides = [side for side, value in enumerate(equation.invars[:2]) if value in made_of]
         if len(sides) == 1 and (use := _use(program, equation, sides[0])) is not None:
-            found[equation.outputs[0]] = use
+            found[equation.outvars[0]] = use
     return found
 
 
-def _use(program: _program.Program, equation: _program.Equation, side: int) -> _Use | None:
-    weight, parameters = equation.inputs[side], equation.params
-    rank, out_rank = len(program.shape(weight)), len(program.shape(equation.outputs[0]))
+def _use(program: Program, equation: Equation, side: int) -> _Use | None:
+    weight, parameters = equation.invars[side], equation.params
+    rank, out_rank = len(program.shape(weight)), len(program.shape(equation.outvars[0]))
     if equation.name == "dot_general":
         contracted, batched = (tuple(axes[side]) for axes in parameters["dimension_numbers"])
         if batched:
@@ -271,7 +269,7 @@ def _num_outputs(f: Callable[[Any], Any], x: Any) -> int:
         raise TypeError(
             f"`x` must be real numbers to have gradients, but is {x.dtype}; convert it, or differentiate after the embedding."
         )
-    return _independence.check(lambda _, inputs: f(inputs), (), x)
+    return check(lambda _, inputs: f(inputs), (), x)
 
 
 def _input_gradients(f: Callable[[Any], Any], x: Any) -> Any:

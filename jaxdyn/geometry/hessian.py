@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Key, Loss, Params
-from jaxdyn.geometry import _independence, operators, spectrum
+from jaxdyn.geometry import operators, spectrum
+from jaxdyn.geometry.kernel.independence import check
 from jaxdyn.geometry.lanczos import over, unit
 from jaxdyn.geometry.operators import Only
 from jaxdyn.geometry.spectrum import Guess, Spectrum
@@ -111,7 +112,7 @@ def function_hessian_spectra(
         >>> found.norms.tolist(), found.converged.tolist()
         ([[2.0], [2.0]], [[True], [True]])
     """
-    n, k = x.shape[0], _independence.check(apply, params, x)
+    n, k = x.shape[0], check(apply, params, x)
 
     def one(pair: Any) -> Any:
         example, output, pair_key, vector = pair
@@ -197,7 +198,7 @@ def function_hessian_supremum(
         )
     params, x = _tree.single((params, x))
     centre, unravel, _ = operators.selected(params, None)
-    n, k = x.shape[0], _independence.check(apply, params, x)
+    n, k = x.shape[0], check(apply, params, x)
     radius = jnp.asarray(radius, centre.dtype)
 
     def one(pair: Any) -> Any:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.geometry import _routes
-from jaxdyn.geometry.ntk import ntk, ntk_blocks, ntk_plan
+from jaxdyn.geometry.kernel import ntk, ntk_blocks, ntk_plan
+from jaxdyn.geometry.kernel.routes import Route
 
 
 def normal(seed: int, *shape: int) -> Any:
@@ -49,7 +49,7 @@ def routes(apply, params, x):
 
 def prefer(monkeypatch, kind):
     """Make one route win wherever it is possible."""
-    monkeypatch.setattr(_routes.Route, "cost", lambda self, n1, n2: float(self.kind != kind))
+    monkeypatch.setattr(Route, "cost", lambda self, n1, n2: float(self.kind != kind))
 
 
 def params_of(shapes):

@@ -1,9 +1,8 @@
 """The function of one example as a flat list of equations, and what every value in it depends on.
 
 `trace` turns `apply` into the jaxpr of `x -> apply(params, x[None])[0]` and flattens it: nested calls that a parameter enters are
-inlined (`jit`, `remat`, short scans, and the branch of a `lax.platform_dependent` that belongs to the default platform), equal
-equations are merged (nested derivatives repeat themselves), dead ones dropped. Every value is a number. For each it is known
-whether it depends on the example, and on which parameter leaves.
+opened (`inlining`), equal equations are merged (nested derivatives repeat themselves), dead ones dropped. Every value is a number.
+For each it is known whether it depends on the example, and on which parameter leaves.
 
 A leaf that is only cut into pieces that do not overlap (a flat vector of all parameters, layers stacked in one array) counts as its
 pieces: their gradients have no cross terms. The *roots* of a program are its floating leaves, or their pieces.
@@ -11,7 +10,7 @@ pieces: their gradients have no cross terms. The *roots* of a program are its fl
 Calls with a derivative of their own (`custom_jvp`, `custom_vjp`) stay whole: their rule is part of the function.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxdyn._jaxpr import bind
-
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
-_UNROLLED = 1000  # equations that an unrolled scan may add
+from jaxdyn._jaxpr import Rule, bind, evaluate
+from jaxdyn.geometry.kernel.inlining import INLINED
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +29,13 @@ class Equation:
 
     Attributes:
         source: the jaxpr equation it comes from, with the primitive and its parameters.
-        inputs: the numbers of its operands.
-        outputs: the numbers of its results.
+        invars: the numbers of its operands.
+        outvars: the numbers of its results.
     """
 
     source: Any
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+    invars: tuple[int, ...]
+    outvars: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -103,25 +100,42 @@ def trace(apply: Any, params: Any, x: Any) -> Program:
     return flat.program(output)
 
 
-def scan_parts(scan: Any) -> tuple[int, int]:
-    """How many constants and how many carried values lead the operands of a scan; the rest has one axis more than in the body."""
-    body = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
-    num_xs = sum(v.aval.ndim != w.aval.ndim for v, w in zip(scan.invars, body.invars, strict=True))
-    num_ys = sum(v.aval.ndim != w.aval.ndim for v, w in zip(scan.outvars, body.outvars, strict=True))
-    num_carry = len(scan.outvars) - num_ys
-    return len(scan.invars) - num_xs - num_carry, num_carry
+def apply_equation(equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """The results of one equation."""
+    return bind(equation.source, operands)
+
+
+def execute(
+    program: Program,
+    leaves: Sequence[Any],
+    rule: Rule = apply_equation,
+    given: Mapping[int, Any] | None = None,
+    equations: Sequence[Equation] | None = None,
+) -> dict[int, Any]:
+    """All values of a program.
+
+    Args:
+        program: the program.
+        leaves: the parameters.
+        rule: `(equation, operands) -> results`.
+        given: further values known beforehand, such as the example, or parameters and constants replaced.
+        equations: those to execute; None means all.
+    """
+    values: dict[int, Any] = {**dict(enumerate(leaves)), **program.constants, **(given or {})}
+    evaluate(program.equations if equations is None else equations, values, (), rule)
+    return values
 
 
 def statics(program: Program, leaves: Sequence[Any], replaced: Mapping[int, Any] | None = None) -> dict[int, Any]:
     """All values that do not depend on the example, some roots perhaps replaced."""
     replaced = replaced or {}
-    values: dict[int, Any] = {**dict(enumerate(leaves)), **program.constants, **replaced}
-    for equation in program.equations:
-        if not any(out in program.varying for out in equation.outputs):
-            results = bind(equation.source, [values[v] for v in equation.inputs])
-            values.update(zip(equation.outputs, results, strict=True))
-            values.update((out, replaced[out]) for out in equation.outputs if out in replaced)
-    return values
+
+    def rule(equation: Equation, operands: Sequence[Any]) -> list[Any]:
+        results = apply_equation(equation, operands)
+        return [replaced.get(out, result) for out, result in zip(equation.outvars, results, strict=True)]
+
+    fixed = [equation for equation in program.equations if program.varying.isdisjoint(equation.outvars)]
+    return execute(program, leaves, rule, replaced, fixed)
 
 
 def window(equation: Equation, result: int) -> tuple[tuple[int, int], ...] | None:
@@ -154,23 +168,24 @@ class _Flat:
         self.constants: dict[int, Any] = {}
         self.equations: list[Equation] = []
         self.known: dict[Any, Any] = {}
+        self.platforms: dict[int, Any] = {}  # what the index of a branch stands for
 
     def program(self, output: int) -> Program:
         """The finished program, without dead equations."""
         alive, kept = {output}, []
         for equation in reversed(self.equations):
-            if alive.intersection(equation.outputs):
-                alive.update(equation.inputs)
+            if alive.intersection(equation.outvars):
+                alive.update(equation.invars)
                 kept.append(equation)
         equations = tuple(reversed(kept))
-        producers = {out: equation for equation in equations for out in equation.outputs}
+        producers = {out: equation for equation in equations for out in equation.outvars}
         roots = tuple(
             root for leaf in range(self.num_leaves) if self.leaves[leaf] for root in _pieces(leaf, equations, output)
         )
         leaves = {number: frozenset({number} if number in roots else ()) for number in self.avals}
         for equation in equations:
-            reached: frozenset[int] = frozenset().union(*(leaves[v] for v in equation.inputs))
-            leaves.update((out, leaves[out] or reached) for out in equation.outputs)
+            reached: frozenset[int] = frozenset().union(*(leaves[v] for v in equation.invars))
+            leaves.update((out, leaves[out] or reached) for out in equation.outvars)
         varying = frozenset(self.varying)
         return Program(
             equations, self.num_leaves, output, self.avals, self.constants, roots, leaves, varying, producers
@@ -210,50 +225,32 @@ class _Flat:
     def append(self, source: Any, inputs: tuple[int, ...]) -> Sequence[int]:
         """Append one equation, inlined where parameters enter a call."""
         leaves = frozenset().union(*(self.leaves[v] for v in inputs))
-        if leaves:
-            inner = self._body(source, inputs)
-            if inner is not None:
-                closed, args = inner
-                return self.inline(closed.jaxpr, [self.constant(c) for c in closed.consts], args)
+        inlined = None
+        if leaves and source.primitive.name in INLINED:
+            platforms = self.platforms.get(inputs[0])
+            inlined = INLINED[source.primitive.name](source, [self.avals[v] for v in inputs], platforms)
+        if inlined is not None:
+            consts = [self.constant(c) for c in inlined.consts]
+            return self.inline(inlined.jaxpr, consts, inputs[len(inputs) - len(inlined.jaxpr.invars) :])
         key = _key(source, inputs)
         if key is not None and key in self.known:
             return tuple(self.known[key])
         is_varying = any(v in self.varying for v in inputs)
         outputs = tuple(self.new(var.aval, leaves, is_varying=is_varying) for var in source.outvars)
         self.equations.append(Equation(source, inputs, outputs))
+        if source.primitive.name == "platform_index":
+            self.platforms[outputs[0]] = source.params["platforms"]
         if key is not None:
             self.known[key] = outputs
         return outputs
-
-    def _body(self, source: Any, inputs: tuple[int, ...]) -> tuple[Any, Sequence[int]] | None:
-        name, params = source.primitive.name, source.params
-        if name in _CALLS:
-            body = params.get("jaxpr", params.get("call_jaxpr"))
-            return (body if hasattr(body, "consts") else core.ClosedJaxpr(body, ()), inputs)
-        if name == "reshape" and params["dimensions"] is not None:  # two steps, of which all rules know
-            order, sizes = params["dimensions"], params["new_sizes"]
-            return jax.make_jaxpr(lambda v: v.transpose(order).reshape(sizes))(self.avals[inputs[0]]), inputs
-        if name == "cond":
-            platforms = self._platforms(inputs[0])
-            if platforms is not None:
-                return params["branches"][_branch(platforms, params["branches"])], inputs[1:]
-        if name == "scan" and (params["length"] - 1) * len(params["jaxpr"].jaxpr.eqns) <= _UNROLLED:
-            return jax.make_jaxpr(_unrolled(source))(*(self.avals[v] for v in inputs)), inputs
-        return None
-
-    def _platforms(self, index: int) -> Any:
-        for equation in reversed(self.equations):
-            if index in equation.outputs:
-                return equation.params["platforms"] if equation.name == "platform_index" else None
-        return None
 
 
 def _pieces(leaf: int, equations: Sequence[Equation], output: int) -> tuple[int, ...]:
     """The leaf, or the values that it is cut into if nothing else happens to it and they do not overlap."""
     cuts: dict[int, Any] = {}
     for equation in equations:
-        if leaf in equation.inputs:
-            cuts.update((out, window(equation, result)) for result, out in enumerate(equation.outputs))
+        if leaf in equation.invars:
+            cuts.update((out, window(equation, result)) for result, out in enumerate(equation.outvars))
     boxes = list(cuts.values())
     is_cut = None not in boxes and all(_is_apart(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
     return tuple(cuts) if cuts and is_cut and leaf != output else (leaf,)
@@ -263,37 +260,6 @@ def _is_apart(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> boo
     return any(
         stop_a <= start_b or stop_b <= start_a for (start_a, stop_a), (start_b, stop_b) in zip(a, b, strict=True)
     )
-
-
-def _branch(platforms: Sequence[Any], branches: Sequence[Any]) -> int:
-    """Which branch to read: that of the default platform, or the generic one where the former is a loop. All compute the same function."""
-    here = jax.default_backend()
-    names = {here, "cuda", "rocm"} if here == "gpu" else {here}
-    own = next((i for i, group in enumerate(platforms) if group is None or names.intersection(group)), 0)
-    is_loop = any(equation.primitive.name in ("scan", "while") for equation in branches[own].jaxpr.eqns)
-    return next((i for i, group in enumerate(platforms) if group is None), own) if is_loop else own
-
-
-def _unrolled(scan: Any) -> Callable[..., Any]:
-    """The function of a scan without the scan."""
-    body, length = core.jaxpr_as_fun(scan.params["jaxpr"]), scan.params["length"]
-    num_consts, num_carry = scan_parts(scan)
-    order = list(reversed(range(length)) if scan.params["reverse"] else range(length))
-
-    def function(*args: Any) -> Any:
-        consts, carry, xs = (
-            args[:num_consts],
-            list(args[num_consts : num_consts + num_carry]),
-            args[num_consts + num_carry :],
-        )
-        collected: dict[int, Any] = {}
-        for step in order:
-            results = body(*consts, *carry, *(jax.lax.index_in_dim(x, step, keepdims=False) for x in xs))
-            carry, collected[step] = list(results[:num_carry]), results[num_carry:]
-        columns = zip(*(collected[step] for step in range(length)), strict=True)
-        return [*carry, *(jnp.stack(column) for column in columns)]
-
-    return function
 
 
 def _key(source: Any, inputs: tuple[int, ...]) -> Any:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import jax
 
-from jaxdyn.geometry import _plumbing, _uses
-from jaxdyn.geometry._plumbing import Path, Split, Views
-from jaxdyn.geometry._program import Program, statics
-from jaxdyn.geometry._uses import Use
+from jaxdyn.geometry.kernel.linear import NotSeparableError
+from jaxdyn.geometry.kernel.plumbing import Path, Split, Views, is_isometric, linear_paths, pull_back
+from jaxdyn.geometry.kernel.program import Program, statics
+from jaxdyn.geometry.kernel.uses import Use, find, product, right_factor
 
 Kind = Literal["outer", "formed", "gradient", "unused"]
 Member = tuple[Use, Path]
@@ -62,7 +62,7 @@ def choose(program: Program, n1: int, n2: int, *, is_whole: bool) -> tuple[Route
         n2: examples in the columns.
         is_whole: whether all k × k blocks are wanted, or their trace.
     """
-    views = _plumbing.views(program)
+    views = linear_paths(program)
     products, others = _find(program)
     members = {
         root: _members(program, views, uses, root) for root, uses in products.items() if uses and not others[root]
@@ -102,12 +102,12 @@ def _find(program: Program) -> tuple[dict[int, tuple[Use, ...]], dict[int, list[
     products: dict[int, list[Use]] = {root: [] for root in program.roots}
     others: dict[int, list[str]] = {root: [] for root in program.roots}
     for equation in program.equations:
-        if not any(out in program.varying for out in equation.outputs):
+        if not any(out in program.varying for out in equation.outvars):
             continue
-        for position, value in enumerate(equation.inputs):
+        for position, value in enumerate(equation.invars):
             if value in program.varying or not program.leaves[value]:
                 continue
-            use = _uses.find(program, equation, position)
+            use = find(program, equation, position)
             for root in program.leaves[value]:
                 if use is None:
                     others[root].append(equation.name)
@@ -130,7 +130,7 @@ def _members(program: Program, views: Views, uses: Sequence[Use], root: int) -> 
         tail: Path = () if use.shape == shape else (Split(shape, use.shape),)
         members += [(use, path + tail) for path in paths]
     while all(path for _, path in members) and len({path[0] for _, path in members}) == 1:
-        if not _plumbing.is_isometric(members[0][1][0]):
+        if not is_isometric(members[0][1][0]):
             break
         members = [(use, path[1:]) for use, path in members]
     return tuple(members)
@@ -148,7 +148,7 @@ def _factor_sizes(program: Program, members: Mapping[int, Sequence[Member]]) -> 
         for root, found in members.items():
             try:
                 pairs = [_pair(program, known, values, use, path) for use, path in found]
-            except _plumbing.NotSeparableError:
+            except NotSeparableError:
                 continue
             left, right = (
                 max(math.prod(factor.array.shape[1:]) for factor in side) for side in zip(*pairs, strict=True)
@@ -166,5 +166,5 @@ def _factor_sizes(program: Program, members: Mapping[int, Sequence[Member]]) -> 
 
 def _pair(program: Program, known: Mapping[int, Any], values: Mapping[int, Any], use: Use, path: Path) -> Any:
     h = values[use.operand]
-    _, left = _uses.product(use, h, known[use.value])
-    return _plumbing.pull_back(program, known, path, left, _uses.right_factor(use, values[use.output], h))
+    _, left = product(use, h, known[use.value])
+    return pull_back(program, known, path, left, right_factor(use, values[use.output], h))

@@ -8,7 +8,7 @@ import pytest
 from geometry.reference import normal
 from jax import lax
 
-from jaxdyn.geometry.ntk import ntk_blocks, ntk_plan
+from jaxdyn.geometry.kernel import ntk_blocks, ntk_plan
 from jaxdyn.theory import radial, rfm
 
 

@@ -9,7 +9,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 import jaxdyn as jd
-from jaxdyn.geometry.ntk import ntk_blocks
+from jaxdyn.geometry.kernel import ntk_blocks
 
 pytestmark = pytest.mark.usefixtures("x64")
 

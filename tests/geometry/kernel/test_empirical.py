@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import jaxdyn as jd
-from jaxdyn.geometry.ntk import ntk, ntk_blocks, ntk_plan
+from jaxdyn.geometry.kernel import ntk, ntk_blocks, ntk_plan
 
 MLP = jd.models.mlp((4, 6, 2), activation=jnp.tanh, bias=0.1)
 

@@ -15,13 +15,14 @@ Axes of v that are batched with h (or groups of a convolution) are in both facto
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxdyn.geometry._program import Equation, Program
+from jaxdyn.geometry.kernel.program import Equation, Program
 
 _OFFSETS = 64  # kernels up to this size are cut out by slices; larger ones by the convolution that extracts patches
 
@@ -67,68 +68,27 @@ class Use:
     @property
     def output(self) -> int:
         """The number of z."""
-        return self.equation.outputs[0]
+        return self.equation.outvars[0]
 
 
 def find(program: Program, equation: Equation, position: int) -> Use | None:
     """The use that an equation makes of its operand at `position`, which does not depend on the example; None if no rule fits."""
-    if not jnp.issubdtype(program.avals[equation.outputs[0]].dtype, jnp.floating):
+    if not jnp.issubdtype(program.avals[equation.outvars[0]].dtype, jnp.floating):
         return None
-    match equation.name:
-        case "dot_general":
-            return _dot(program, equation, position)
-        case "conv_general_dilated":
-            return _convolution(program, equation, position)
-        case "gather":
-            return _gather(program, equation, position)
-    return None
+    rule = PRODUCTS.get(equation.name)
+    return None if rule is None else rule.find(program, equation, position)
 
 
 def product(use: Use, h: Any, v: Any) -> tuple[Any, Factor]:
     """Z and the left factor."""
-    parameters = use.equation.params
-    match use.equation.name:
-        case "conv_general_dilated":
-            left, z = _convolve(use, h, v)
-            return z, left
-        case "gather":
-            z = use.equation.source.primitive.bind(v, h, **parameters)
-            return z, _drop_ones(Factor(h.reshape(-1), use.left, use.shape[use.left[0]]), use)
-    v_first = use.equation.inputs[0] == use.value
-    z = jax.lax.dot_general_p.bind(*((v, h) if v_first else (h, v)), **parameters)
-    contract, batch = parameters["dimension_numbers"]
-    mine = 1 if v_first else 0
-    order = [*_free(h.ndim, contract[mine], batch[mine]), *batch[mine], *contract[mine]]
-    sizes = [use.shape[axis] for axis in use.left]
-    return z, _drop_ones(Factor(jnp.transpose(h, order).reshape(use.positions, *sizes), use.left), use)
+    z, left = PRODUCTS[use.equation.name].product(use, h, v)
+    return z, _drop_ones(left, use)
 
 
 def right_factor(use: Use, g: Any, h: Any) -> Factor:
     """The right factor from the cotangent g of z."""
-    parameters = use.equation.params
-    sizes = [use.shape[axis] for axis in use.right]
-    match use.equation.name:
-        case "conv_general_dilated":
-            out = parameters["dimension_numbers"].out_spec
-            order = [out[0], *out[2:], out[1]]
-        case "gather":
-            offset = parameters["dimension_numbers"].offset_dims
-            order = [*_free(g.ndim, offset, ()), *offset]
-            rows, length = h.reshape(-1), use.shape[use.left[0]]
-            if parameters["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP:
-                valid = ((rows >= 0) & (rows < length)).reshape(*h.shape[:-1], *(1 for _ in offset))
-                g = jnp.where(valid, jnp.transpose(g, order), 0)
-                order = list(range(g.ndim))
-        case _:
-            contract, batch = parameters["dimension_numbers"]
-            num_batch, v_first = len(batch[0]), use.equation.inputs[0] == use.value
-            num_free_v = len(use.shape) - num_batch - len(contract[0 if v_first else 1])
-            num_free_h = g.ndim - num_batch - num_free_v
-            batched, rest = list(range(num_batch)), list(range(num_batch, g.ndim))
-            free_h = rest[num_free_v:] if v_first else rest[:num_free_h]
-            free_v = rest[:num_free_v] if v_first else rest[num_free_h:]
-            order = [*free_h, *batched, *free_v]
-    return _drop_ones(Factor(jnp.transpose(g, order).reshape(use.positions, *sizes), use.right), use)
+    g = PRODUCTS[use.equation.name].positions_first(use, g, h)
+    return _drop_ones(Factor(g.reshape(use.positions, *(use.shape[axis] for axis in use.right)), use.right), use)
 
 
 def dense(factor: Factor, dtype: Any) -> Factor:
@@ -177,7 +137,7 @@ def _free(ndim: int, *taken: Any) -> list[int]:
 
 
 def _dot(program: Program, equation: Equation, position: int) -> Use | None:
-    value, operand = equation.inputs[position], equation.inputs[1 - position]
+    value, operand = equation.invars[position], equation.invars[1 - position]
     contract, batch = equation.params["dimension_numbers"]
     free_h = _free(len(program.shape(operand)), contract[1 - position], batch[1 - position])
     positions = math.prod(program.shape(operand)[axis] for axis in free_h)
@@ -187,8 +147,28 @@ def _dot(program: Program, equation: Equation, position: int) -> Use | None:
     return Use(equation, value, operand, shape, (*batched, *contracted), (*batched, *free), positions)
 
 
+def _dot_product(use: Use, h: Any, v: Any) -> tuple[Any, Factor]:
+    parameters, v_first = use.equation.params, use.equation.invars[0] == use.value
+    z = jax.lax.dot_general_p.bind(*((v, h) if v_first else (h, v)), **parameters)
+    contract, batch = parameters["dimension_numbers"]
+    mine = 1 if v_first else 0
+    order = [*_free(h.ndim, contract[mine], batch[mine]), *batch[mine], *contract[mine]]
+    sizes = [use.shape[axis] for axis in use.left]
+    return z, Factor(jnp.transpose(h, order).reshape(use.positions, *sizes), use.left)
+
+
+def _dot_positions(use: Use, g: Any, h: Any) -> Any:
+    contract, batch = use.equation.params["dimension_numbers"]
+    num_batch, v_first = len(batch[0]), use.equation.invars[0] == use.value
+    num_free_v = len(use.shape) - num_batch - len(contract[0 if v_first else 1])
+    batched, rest = list(range(num_batch)), list(range(num_batch, g.ndim))
+    split = num_free_v if v_first else len(rest) - num_free_v
+    free_h, free_v = (rest[split:], rest[:split]) if v_first else (rest[:split], rest[split:])
+    return jnp.transpose(g, [*free_h, *batched, *free_v])
+
+
 def _gather(program: Program, equation: Equation, position: int) -> Use | None:
-    value, operand = equation.inputs
+    value, operand = equation.invars
     numbers, shape = equation.params["dimension_numbers"], program.shape(value)
     row_axes = tuple(numbers.start_index_map)
     is_rows = (
@@ -206,14 +186,29 @@ def _gather(program: Program, equation: Equation, position: int) -> Use | None:
     return Use(equation, value, operand, shape, row_axes, free, math.prod(program.shape(operand)[:-1]))
 
 
+def _gather_product(use: Use, h: Any, v: Any) -> tuple[Any, Factor]:
+    z = use.equation.source.primitive.bind(v, h, **use.equation.params)
+    return z, Factor(h.reshape(-1), use.left, use.shape[use.left[0]])
+
+
+def _gather_positions(use: Use, g: Any, h: Any) -> Any:
+    offset = use.equation.params["dimension_numbers"].offset_dims
+    order = [*_free(g.ndim, offset, ()), *offset]
+    if use.equation.params["mode"] != jax.lax.GatherScatterMode.FILL_OR_DROP:
+        return jnp.transpose(g, order)
+    rows, length = h.reshape(-1), use.shape[use.left[0]]
+    valid = ((rows >= 0) & (rows < length)).reshape(*h.shape[:-1], *(1 for _ in offset))
+    return jnp.where(valid, jnp.transpose(g, order), 0)
+
+
 def _convolution(program: Program, equation: Equation, position: int) -> Use | None:
     if position != 1 or equation.params["batch_group_count"] != 1:
         return None
-    operand, value = equation.inputs
+    operand, value = equation.invars
     out, inner, *window = equation.params["dimension_numbers"].rhs_spec
     shape, groups = program.shape(value), equation.params["feature_group_count"]
     spec = equation.params["dimension_numbers"].out_spec
-    z = program.shape(equation.outputs[0])
+    z = program.shape(equation.outvars[0])
     positions = math.prod(z[axis] for axis in (spec[0], *spec[2:]))
     if groups == 1:
         return Use(equation, value, operand, shape, (*window, inner), (out,), positions)
@@ -226,7 +221,7 @@ def _convolution(program: Program, equation: Equation, position: int) -> Use | N
     return Use(equation, value, operand, shape, left, (out, out + 1), positions)
 
 
-def _convolve(use: Use, h: Any, v: Any) -> tuple[Factor, Any]:
+def _convolution_product(use: Use, h: Any, v: Any) -> tuple[Any, Factor]:
     """A convolution as a product of patches with the kernel: the patches are the left factor anyway."""
     parameters = use.equation.params
     spec, groups = parameters["dimension_numbers"], parameters["feature_group_count"]
@@ -252,7 +247,12 @@ def _convolve(use: Use, h: Any, v: Any) -> tuple[Factor, Any]:
         order[target] = source
     out = jnp.transpose(flat.reshape(h.shape[spec.lhs_spec[0]], *out_sizes, -1), order).astype(z.dtype)
     factor = left.reshape(use.positions, *(use.shape[axis] for axis in use.left))
-    return _drop_ones(Factor(factor, use.left), use), out
+    return out, Factor(factor, use.left)
+
+
+def _convolution_positions(use: Use, g: Any, h: Any) -> Any:
+    out = use.equation.params["dimension_numbers"].out_spec
+    return jnp.transpose(g, [out[0], *out[2:], out[1]])
 
 
 def _patches(h: Any, window: list[int], out_sizes: list[int], parameters: dict[str, Any]) -> Any:
@@ -283,3 +283,24 @@ def _patches(h: Any, window: list[int], out_sizes: list[int], parameters: dict[s
         stop = [a + (size - 1) * stride + 1 for a, size, stride in zip(start, out_sizes, strides, strict=True)]
         slices.append(jax.lax.slice(h, (0, *start, 0), (num_images, *stop, channels), (1, *strides, 1)))
     return jnp.stack(slices, axis=-2).reshape(num_images, *out_sizes, *window, channels)
+
+
+class Product(NamedTuple):
+    """What is to be known of a product.
+
+    Attributes:
+        find: `(program, equation, position) -> use`, None where the equation is no product of a kind that the other two know.
+        product: `(use, h, v) -> (z, left factor)`.
+        positions_first: `(use, cotangent of z, h) -> cotangent` with the positions before the axes in `use.right`.
+    """
+
+    find: Callable[[Program, Equation, int], Use | None]
+    product: Callable[[Use, Any, Any], tuple[Any, Factor]]
+    positions_first: Callable[[Use, Any, Any], Any]
+
+
+PRODUCTS = {
+    "dot_general": Product(_dot, _dot_product, _dot_positions),
+    "conv_general_dilated": Product(_convolution, _convolution_product, _convolution_positions),
+    "gather": Product(_gather, _gather_product, _gather_positions),
+}

@@ -7,16 +7,13 @@ For a layer z = h W the gradient of an example is an outer product h ⊗ g, with
     Θ = Σ_layers (h hᵀ) ∘ (g gᵀ)
 
 needs one backward pass over the batch for each output, not one for each example. This holds for any function that a jaxpr can say,
-flax modules included: the jaxpr of `apply` is walked (`_program`), each product of a parameter with an example recognised (`_uses`:
-dense and attention layers with the parameters on either side, convolutions, embeddings), scalings, casts, reshapes, transposes,
-slices, concatenations and nested calls between a parameter and its use followed (`_plumbing`), several uses of one parameter summed
-before the inner product, and for each leaf the cheapest exact way taken (`_routes`). A leaf that no rule covers gets its
-per-example gradient from automatic differentiation. The result is exact on every route; `ntk_plan` says which ones were taken.
+flax modules included; the docstring of the package follows one through all stations. A leaf that no rule covers gets its per-example
+gradient from automatic differentiation. The result is exact on every route; `ntk_plan` says which ones were taken.
 
 Call it inside `jax.jit`, as everything here: op by op it is slow.
 
 "Derivative" is what JAX's automatic differentiation returns, custom rules included. Examples must not interact: batch statistics
-are refused (`_independence`). Sums run in at least float32. This is neither the infinite-width kernel (`model.kernel`) nor an
+are refused (`independence`). Sums run in at least float32. This is neither the infinite-width kernel (`model.kernel`) nor an
 approximation by sampling.
 
 References:
@@ -32,8 +29,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jaxdyn._typing import Apply, Params
-from jaxdyn.geometry import _contraction, _gradients, _independence, _program, _routes
-from jaxdyn.geometry._plan import LeafRoute, Plan
+from jaxdyn.geometry.kernel.contraction import contract
+from jaxdyn.geometry.kernel.gradients import gradients
+from jaxdyn.geometry.kernel.independence import check
+from jaxdyn.geometry.kernel.plan import LeafRoute, Plan
+from jaxdyn.geometry.kernel.program import Program, trace, window
+from jaxdyn.geometry.kernel.routes import Route, choose
 
 _MEMORY = 2**30  # bytes, by default
 
@@ -169,11 +170,11 @@ def _kernel(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, is
         tail = (num_outputs, num_outputs) if is_whole else ()
 
         def block(first: Any, second: Any) -> Any:
-            kernel = _contraction.contract(first, second, dtype, is_whole=is_whole)
+            kernel = contract(first, second, dtype, is_whole=is_whole)
             return kernel if is_whole else kernel / num_outputs
 
         def passes(x: Any) -> Any:
-            return _gradients.gradients(program, routes, leaves, x)
+            return gradients(program, routes, leaves, x)
 
         if not any(route.kind != "unused" for route in routes):
             return jnp.zeros((x1.shape[0], (x1 if x2 is None else x2).shape[0], *tail), dtype)
@@ -219,16 +220,16 @@ def _in_blocks(x: Any, size: int) -> Any:
 def _prepare(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, is_whole: bool) -> Any:
     _validate(x1, x2, memory)
     n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    _independence.check(apply, params, x1)
-    program = _program.trace(apply, params, x1)
-    routes = _routes.choose(program, n1, n2, is_whole=is_whole)
+    check(apply, params, x1)
+    program = trace(apply, params, x1)
+    routes = choose(program, n1, n2, is_whole=is_whole)
     stream = _stream(program, routes, n1, n2, _MEMORY if memory is None else memory, is_symmetric=x2 is None)
     return program, routes, stream
 
 
 def _stream(
-    program: _program.Program,
-    routes: tuple[_routes.Route, ...],
+    program: Program,
+    routes: tuple[Route, ...],
     n1: int,
     n2: int,
     memory: int,
@@ -236,7 +237,7 @@ def _stream(
     is_symmetric: bool,
 ) -> _Stream:
     """Block sizes within a budget: everything at once, or rows of one set of gradients, or tiles."""
-    results = [v for equation in program.equations for v in equation.outputs if v in program.varying]
+    results = [v for equation in program.equations for v in equation.outvars if v in program.varying]
     activations = sum(math.prod(program.shape(v)) * program.avals[v].dtype.itemsize for v in results)
     held = sum(route.held for route in routes) + activations
     paired = max((route.paired for route in routes), default=0.0)
@@ -258,10 +259,10 @@ def _validate(x1: Any, x2: Any, memory: int | None) -> None:
         raise ValueError(f"`memory` is a positive number of bytes (or None for 1 GiB), but is {memory}.")
 
 
-def _name(program: _program.Program, root: int, paths: list[str]) -> str:
+def _name(program: Program, root: int, paths: list[str]) -> str:
     """The path of a leaf, with the box of a piece."""
     if root < program.num_leaves:
         return paths[root]
     equation = program.producers[root]
-    box = _program.window(equation, equation.outputs.index(root)) or ()
-    return f"{paths[equation.inputs[0]]}[{', '.join(f'{start}:{stop}' for start, stop in box)}]"
+    box = window(equation, equation.outvars.index(root)) or ()
+    return f"{paths[equation.invars[0]]}[{', '.join(f'{start}:{stop}' for start, stop in box)}]"

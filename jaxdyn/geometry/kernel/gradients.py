@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdyn._jaxpr import bind
-from jaxdyn.geometry import _plumbing, _uses
-from jaxdyn.geometry._program import Program, statics
-from jaxdyn.geometry._routes import Member, Route
-from jaxdyn.geometry._uses import Factor
+from jaxdyn.geometry.kernel.plumbing import pull_back
+from jaxdyn.geometry.kernel.program import Equation, Program, apply_equation, execute, statics
+from jaxdyn.geometry.kernel.routes import Member, Route
+from jaxdyn.geometry.kernel.uses import Factor, form, product, right_factor, sort_labels
 
 
 def gradients(program: Program, routes: Sequence[Route], leaves: Sequence[Any], x: Any) -> dict[int, Any]:
@@ -45,19 +44,19 @@ def _of_example(
     }
 
     def outputs(offsets: Any, direct: Any) -> tuple[Any, Any]:
-        values = {**dict(enumerate(leaves)), program.num_leaves: example, **program.constants, **direct}
         lefts = {}
-        for equation in program.equations:
+
+        def rule(equation: Equation, operands: Sequence[Any]) -> Sequence[Any]:
             use = uses.get(equation)
             if use is None:
-                results = bind(equation.source, [values[v] for v in equation.inputs])
-                values.update(zip(equation.outputs, results, strict=True))
-                values.update((out, direct[out]) for out in equation.outputs if out in direct)
-            else:
-                h = values[use.operand]
-                z, left = _uses.product(use, h, values[use.value])
-                values[use.output] = z + offsets[use.output]
-                lefts[use.output] = (left, h)
+                results = apply_equation(equation, operands)
+                return [direct.get(out, result) for out, result in zip(equation.outvars, results, strict=True)]
+            h, v = (operands[equation.invars.index(number)] for number in (use.operand, use.value))
+            z, left = product(use, h, v)
+            lefts[use.output] = (left, h)
+            return [z + offsets[use.output]]
+
+        values = execute(program, leaves, rule, {program.num_leaves: example, **direct})
         return values[program.output], lefts
 
     out, pull, lefts = jax.vjp(outputs, offsets, direct, has_aux=True)
@@ -80,8 +79,8 @@ def _factors(
     (use, path), (left, h) = member, aside
 
     def of_output(g: Any) -> tuple[Factor, Factor]:
-        first, second = _plumbing.pull_back(program, known, path, left, _uses.right_factor(use, g, h))
-        return _uses.sort_labels(first), _uses.sort_labels(second)
+        first, second = pull_back(program, known, path, left, right_factor(use, g, h))
+        return sort_labels(first), sort_labels(second)
 
     return jax.vmap(of_output, out_axes=(None, 0))(rights)
 
@@ -101,7 +100,7 @@ def _formed(
         formed: dict[int, Any] = {}
         for use in uses:
             left, h = lefts[use.output]
-            one = _uses.form(use, left, _uses.right_factor(use, gs[use.output], h), program.shape(use.value))
+            one = form(use, left, right_factor(use, gs[use.output], h), program.shape(use.value))
             formed[use.value] = formed[use.value] + one if use.value in formed else one
         if values == [route.root]:
             return formed[route.root]

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdyn.geometry._uses import Factor, dense
+from jaxdyn.geometry.kernel.uses import Factor, dense
 
 _INNER = ((0, 1), (0, 1), (0, 1))  # the first two operands, then the other two, then both results
 
@@ -18,7 +18,7 @@ def contract(first: Mapping[int, Any], second: Mapping[int, Any], dtype: Any, *,
     """The kernel of all roots together.
 
     Args:
-        first: gradients at the rows, as made by `_gradients.gradients`.
+        first: gradients at the rows, as made by `gradients.gradients`.
         second: gradients at the columns.
         dtype: in which to sum.
         is_whole: whether to return all blocks, or their sum over equal outputs.

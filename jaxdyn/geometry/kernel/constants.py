@@ -7,16 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
 from jaxdyn._jaxpr import inner
-
-
-def counts(dtype: Any) -> bool:
-    """Whether a dtype holds the place of any example; a small one overflows."""
-    return bool(jnp.issubdtype(dtype, jnp.integer)) and dtype.itemsize >= 4
+from jaxdyn.geometry.kernel.axes import holds_places
 
 
 def known(first: Any, second: Any) -> dict[str, Any]:
@@ -39,7 +34,7 @@ def known(first: Any, second: Any) -> dict[str, Any]:
         pair = [np.asarray(c) for c in (first, second)]
     except (jax.errors.TracerArrayConversionError, TypeError):  # traced, or random keys
         return {"is_ranked": True}
-    if axes == [0] and counts(pair[0].dtype) and all(_is_column(c) for c in pair):
+    if axes == [0] and holds_places(pair[0].dtype) and all(_is_column(c) for c in pair):
         return {"places": (True,)}
     if len(axes) == 1:
         rows = [np.moveaxis(c, axes[0], 0) for c in pair]
