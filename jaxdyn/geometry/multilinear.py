@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Expansion, Params
-from jaxdyn.geometry.kernel import independence
+from jaxdyn.geometry.kernel.independence import check
 from jaxdyn.geometry.operators import Only, is_selected, paths
 
 Block = Only | Sequence[Only]
@@ -95,7 +95,7 @@ def mixed_difference(
         >>> mixed_difference(bilinear, w, jnp.ones((1, 1)), d, blocks=["u", "v"]).tolist()  # 5 · 0.5 · 3
         [[7.5]]
     """
-    independence.check(apply, params, x)
+    check(apply, params, x)
     parts = split(direction, blocks)
     with jax.default_matmul_precision("highest"):
         total: Any = 0.0
@@ -133,7 +133,7 @@ def block_remainder(
         >>> [block_remainder(square, w, jnp.ones((1, 1)), d, only=block).tolist() for block in ("u", "v")]  # 2 · 3², 0
         [[[18.0]], [[0.0]]]
     """
-    independence.check(apply, params, x)
+    check(apply, params, x)
     names = paths(direction)
     if not any(_is_in(name, only) for name in names):
         raise ValueError(f"`only={only!r}` selects no parameter; the leaves are {', '.join(names)}.")

@@ -36,7 +36,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Loss, Params
-from jaxdyn.geometry.kernel import independence
+from jaxdyn.geometry.kernel.independence import check
 
 Only = str | Callable[[str], bool]
 """Which leaves: a path such as `"dense_1/weight"`, the beginning of one such as `"dense_1"`, or a predicate on paths."""
@@ -210,7 +210,7 @@ def function_hessian(
         >>> hessian(jnp.array([1.0, 0.0])).tolist()  # the cross block of u v
         [0.0, 1.0]
     """
-    independence.check(apply, params, x[None])
+    check(apply, params, x[None])
     params, x = _tree.single((params, x))
     flat, rebuild, unravel = selected(params, only)
     return _hessian(lambda w: apply(rebuild(w), x[None])[0, output], flat, unravel)

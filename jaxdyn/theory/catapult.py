@@ -38,7 +38,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
 from jaxdyn._typing import Apply, Loss, Params
-from jaxdyn.geometry.kernel import independence
+from jaxdyn.geometry.kernel.independence import check
 from jaxdyn.losses import Quadratic
 
 Map = Callable[[Any], Any]
@@ -341,7 +341,7 @@ def quadratic_update(
     """
     if not isinstance(loss, Quadratic):
         raise ValueError(f"The maps need a quadratic loss such as losses.mse, but got {loss!r}.")
-    independence.check(apply, params, x)
+    check(apply, params, x)
     eta = learning_rate * jnp.asarray(loss.c(*y.shape), y.dtype)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 
