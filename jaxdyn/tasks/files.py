@@ -79,8 +79,8 @@ def idx(
     """
     if (images_test is None) != (labels_test is None):
         raise ValueError(f"images_test={images_test} and labels_test={labels_test}; give both files or neither.")
-    x, y = _read_idx_pair(images, labels)
-    x_test, y_test = (None, None) if images_test is None else _read_idx_pair(images_test, labels_test)
+    x, y = read_idx_pair(images, labels)
+    x_test, y_test = (None, None) if images_test is None else read_idx_pair(images_test, labels_test)
     return classification(
         x,
         y,
@@ -214,7 +214,7 @@ def require(path: Path, remedy: str) -> None:
         raise FileNotFoundError(f"{path} {what}. {remedy}")
 
 
-def _read_idx_pair(images: FilePath, labels: FilePath | None) -> tuple[Any, Any]:
+def read_idx_pair(images: FilePath, labels: FilePath | None) -> tuple[Any, Any]:
     """Images and labels that fit each other."""
     image_path, label_path = _present(Path(images)), _present(Path(str(labels)))
     x, y = read_idx(image_path), read_idx(label_path)
