@@ -92,7 +92,7 @@ def fsdd(
         )
 
     def reader(places: Any) -> Callable[[Any], Any]:
-        def samples(row: int) -> Any:
+        def samples(row: Any) -> Any:
             return _samples(found[row][2], read(found[row][2]))
 
         def features(rows: Any) -> Any:
