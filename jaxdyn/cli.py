@@ -284,7 +284,7 @@ def _doctor(_: argparse.Namespace, __: list[str]) -> int:
 
 
 def _cache() -> str:
-    from jaxdyn.ensemble.speed import cache_folder
+    from jaxdyn._cache import cache_folder
 
     return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
 

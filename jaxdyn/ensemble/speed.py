@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdyn._cache import cache_folder
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -88,13 +90,6 @@ def calibrate(*, again: bool = False) -> Speed:
         beside.replace(_file())
     speed.cache_clear()
     return found
-
-
-def cache_folder() -> Path:
-    """Where jaxdyn keeps what it may lose: JAXDYN_CACHE, or `jaxdyn` in XDG_CACHE_HOME, or in `~/.cache`."""
-    return Path(
-        os.environ.get("JAXDYN_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
-    )
 
 
 def _file() -> Path:

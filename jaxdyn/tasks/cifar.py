@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxdyn._typing import Key
 from jaxdyn.tasks.base import Task
-from jaxdyn.tasks.classification import classification, name_to_number
+from jaxdyn.tasks.classification import Coding, Scale, classification, name_to_number
 from jaxdyn.tasks.files import FilePath, read_npz, unpacked
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -42,6 +42,8 @@ def cifar10(
     n: int | None = None,
     n_test: int | None = None,
     key: Key | None = None,
+    coding: Coding | None = None,
+    normalise: Scale = "centred",
     shape: Sequence[int] | None = None,
 ) -> Task:
     """A task from CIFAR-10: photographs of 32 × 32 pixels in three colours, with their own test set.
@@ -54,6 +56,8 @@ def cifar10(
         n: training images. Default: all.
         n_test: test images, of the published test set; 0 for none. Default: all.
         key: shuffles the images before the choice. Default: the order of the files.
+        coding: code of the classes, as in `classification`.
+        normalise: scale of the inputs, as in `classification`.
         shape: shape of one input, (32, 32, 3) for convolutions. Default: flat, (3072,), row by row, colours fastest.
 
     Returns:
@@ -85,6 +89,8 @@ def cifar10(
         key=key,
         x_test=x_test,
         labels_test=labels_test,
+        coding=coding,
+        normalise=normalise,
         shape=shape,
     )
 

@@ -6,17 +6,29 @@ This is the one home of the conventions that all real data share:
   from the back of what is left, so that classes are balanced as far as the data allow, training and test sets are
   disjoint, the examples of a smaller n are the leading ones of a larger n, and the test set does not depend on n while
   the data suffice. Without a key the order is that of the data; with one they are shuffled first.
-* **Scale.** x ← a (x − μ), with the mean μ of each feature over the training set, and one number a such that the mean
-  of ‖x‖²/d over it is 1. Test inputs get the same map.
-* **Code.** Two classes are y = −1 for the first and +1 for the second, [n, 1]; more are one-hot, [n, k], in the order
-  in which they are given.
+* **Scale**, `normalise`. μ, σ and a are those of the training set, and test inputs get the same map:
+
+  | name | map |
+  |---|---|
+  | `"centred"` (default) | a (x − μ), with the mean μ of each feature and one number a: the mean of ‖x‖²/d is 1 |
+  | `"standard"` | (x − μ)/σ feature by feature; those that never vary stay 0 |
+  | `"sphere"` | √d x/‖x‖ example by example: ‖x‖² = d; an input that is 0 stays 0 |
+  | `"none"` | x |
+
+* **Code**, `coding`, in the order in which the classes are given:
+
+  | name | y |
+  |---|---|
+  | `"sign"` (default for two classes) | −1 for the first and +1 for the second, [n, 1] |
+  | `"one-hot"` (default for more) | one-hot, [n, k] |
+  | `"centred one-hot"` | one-hot less 1/k, [n, k] |
 
 All of it runs on the host, in NumPy, once; a task of real data is made outside `jit` and `vmap`.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +37,9 @@ import numpy as np
 from jaxdyn._typing import Key
 from jaxdyn.tasks._checks import concrete, count
 from jaxdyn.tasks.base import Task, from_arrays
+
+Coding = Literal["sign", "one-hot", "centred one-hot"]
+Scale = Literal["centred", "standard", "sphere", "none"]
 
 
 def classification(
@@ -37,6 +52,8 @@ def classification(
     key: Key | None = None,
     x_test: Any = None,
     labels_test: Any = None,
+    coding: Coding | None = None,
+    normalise: Scale = "centred",
     shape: Sequence[int] | None = None,
 ) -> Task:
     """A task from labelled examples, by the conventions of this module.
@@ -51,10 +68,12 @@ def classification(
         key: shuffles the data before the choice. Default: the order of the data.
         x_test: separate test data, [N', *d]; `x` then serves for training alone.
         labels_test: the class of each, [N'].
+        coding: code of the classes: `"sign"`, `"one-hot"` or `"centred one-hot"`. Default: signs for two, one-hot for more.
+        normalise: scale of the inputs: `"centred"`, `"standard"`, `"sphere"` or `"none"`.
         shape: shape of one input of the task, such as (28, 28, 1) for convolutions. Default: flat, (d,).
 
     Returns:
-        A task with `x` [n, *shape] and `y` ±1 as [n, 1] for two classes, one-hot [n, k] for more.
+        A task with `x` [n, *shape] and `y` [n, 1] or [n, k].
 
     Raises:
         ValueError: for an unknown or repeated class, too few examples, or arrays that do not fit.
@@ -68,23 +87,78 @@ def classification(
         ((40, 5), (40, 1), (20, 5), [-1.0, 1.0])
     """
     x, labels = _labelled("x", x, "labels", labels)
-    classes = _distinct(classes)
-    words = _seed(key)
-    pools = _pools(labels, classes, None if words is None else np.random.default_rng([*words, 0]))
-    if x_test is None:
-        if labels_test is not None:
-            raise ValueError("`labels_test` is given without `x_test`; give both or neither.")
-        train, test = _split(pools, n, n_test, classes)
-        x_test, labels_test = x, labels
-    else:
+    read_test = None
+    if x_test is not None:
         x_test, labels_test = _labelled("x_test", x_test, "labels_test", labels_test)
         if x_test.shape[1:] != x.shape[1:]:
             raise ValueError(f"One example of `x_test` has shape {x_test.shape[1:]}, but one of `x` has {x.shape[1:]}.")
+        read_test = x_test.__getitem__
+    elif labels_test is not None:
+        raise ValueError("`labels_test` is given without `x_test`; give both or neither.")
+    return from_labels(
+        x.__getitem__,
+        labels,
+        classes=classes,
+        n=n,
+        n_test=n_test,
+        key=key,
+        read_test=read_test,
+        labels_test=labels_test,
+        coding=coding,
+        normalise=normalise,
+        shape=shape,
+    )
+
+
+def from_labels(
+    read: Callable[[Any], Any],
+    labels: Any,
+    *,
+    classes: Sequence[int | str],
+    n: int | None,
+    n_test: int | None,
+    key: Key | None,
+    read_test: Callable[[Any], Any] | None = None,
+    labels_test: Any = None,
+    coding: str | None,
+    normalise: str,
+    shape: Sequence[int] | None,
+) -> Task:
+    """`classification` of examples that are read once they are chosen.
+
+    Args:
+        read: the examples [n, *d] of places [n] in `labels`.
+        labels: the class of each, [N], a NumPy array of integers or strings.
+        classes: as in `classification`, like all that follows.
+        n: training examples.
+        n_test: test examples.
+        key: shuffles the data before the choice.
+        read_test: the examples of places in `labels_test`, where there are separate test data.
+        labels_test: the class of each of them, [N'].
+        coding: code of the classes.
+        normalise: scale of the inputs.
+        shape: shape of one input of the task.
+    """
+    classes = _distinct(classes)
+    for name, value, known in (
+        ("coding", coding, (None, *get_args(Coding))),
+        ("normalise", normalise, get_args(Scale)),
+    ):
+        if value not in known:
+            raise ValueError(f"`{name}` is {value!r}, but must be one of {known}.")
+    words = _seed(key)
+    pools = _pools(labels, classes, None if words is None else np.random.default_rng([*words, 0]))
+    if read_test is None:
+        train, test = _split(pools, n, n_test, classes)
+        read_test, labels_test = read, labels
+    else:
         test_pools = _pools(labels_test, classes, None if words is None else np.random.default_rng([*words, 1]))
         train = _chosen(pools, n, classes, name="n", minimum=len(classes))
         test = _chosen(test_pools, n_test, classes, name="n_test", minimum=0)
-    inputs, inputs_test = _scaled(x[train], x_test[test], shape)
-    y, y_test = (_coded(values, classes) for values in (labels[train], labels_test[test]))
+    x = read(train)
+    x_test = read_test(test) if len(test) else x[:0]
+    inputs, inputs_test = _scaled(x, x_test, normalise, shape)
+    y, y_test = (_coded(values, classes, coding) for values in (labels[train], labels_test[test]))
     return from_arrays(inputs, y, x_test=inputs_test, y_test=y_test) if len(test) else from_arrays(inputs, y)
 
 
@@ -113,7 +187,7 @@ def _labelled(name_x: str, x: Any, name_labels: str, labels: Any) -> tuple[Any, 
         )
     if x.dtype.kind not in "iufb":
         raise TypeError(f"`{name_x}` must hold real numbers, but its type is {x.dtype}.")
-    if not np.isfinite(x).all():
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
         rows = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
         raise ValueError(
             f"`{name_x}` contains NaN or inf in {int(rows.sum())} of {len(x)} examples, the first in row "
@@ -193,24 +267,39 @@ def _abridged(values: list[Any]) -> str:
     return f"classes {shown}" + (f" and {len(values) - 20} more" if len(values) > 20 else "")
 
 
-def _scaled(x: Any, x_test: Any, shape: Sequence[int] | None) -> tuple[Any, Any]:
-    """Both centred and scaled by the statistics of the first, which are computed in double precision, and reshaped."""
+def _scaled(x: Any, x_test: Any, normalise: str, shape: Sequence[int] | None) -> tuple[Any, Any]:
+    """Both by the map of the first, whose statistics are computed in double precision, and reshaped."""
     d = math.prod(x.shape[1:])
     shape = (d,) if shape is None else tuple(shape)
     if math.prod(shape) != d or min(shape, default=0) < 1:
         raise ValueError(f"`shape` is {shape}, but one input has {d} numbers, of shape {x.shape[1:]}.")
     dtype = jnp.result_type(float)
     flat, flat_test = (array.reshape(len(array), d).astype(dtype) for array in (x, x_test))
-    mean = flat.mean(axis=0, dtype=np.float64)
-    flat, flat_test = flat - mean.astype(dtype), flat_test - mean.astype(dtype)
-    scale = math.sqrt(np.mean(np.square(flat), dtype=np.float64))
-    if scale == 0:
-        raise ValueError(f"The {len(x)} training inputs are all equal, so that they have no scale; take more of them.")
-    return (flat / dtype.type(scale)).reshape(-1, *shape), (flat_test / dtype.type(scale)).reshape(-1, *shape)
+    scaled: tuple[Any, Any] = flat, flat_test
+    if normalise == "sphere":
+        scaled = _on_sphere(flat), _on_sphere(flat_test)
+    elif normalise != "none":
+        mean = flat.mean(axis=0, dtype=np.float64)
+        flat, flat_test = flat - mean.astype(dtype), flat_test - mean.astype(dtype)
+        scale = np.sqrt(np.mean(np.square(flat), axis=0 if normalise == "standard" else None, dtype=np.float64))
+        if not scale.any():
+            raise ValueError(
+                f"The {len(x)} training inputs are all equal, so that they have no scale; take more of them."
+            )
+        scale = np.where(scale == 0, np.inf, scale).astype(dtype)
+        scaled = flat / scale, flat_test / scale
+    return scaled[0].reshape(-1, *shape), scaled[1].reshape(-1, *shape)
 
 
-def _coded(labels: Any, classes: list[int | str]) -> Any:
-    """±1 as [n, 1] for two classes, one-hot [n, k] for more."""
-    if len(classes) == 2:
+def _on_sphere(x: Any) -> Any:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return math.sqrt(x.shape[1]) * x / np.where(norms == 0, 1, norms)
+
+
+def _coded(labels: Any, classes: list[int | str], coding: str | None) -> Any:
+    if coding == "sign" and len(classes) != 2:
+        raise ValueError(f'`coding` is "sign", but there are {len(classes)} classes; take two, or "one-hot".')
+    if coding == "sign" or (coding is None and len(classes) == 2):
         return np.where(labels == classes[0], -1.0, 1.0)[:, None]
-    return (labels[:, None] == np.asarray(classes)[None, :]).astype(np.float64)
+    hot = (labels[:, None] == np.asarray(classes)[None, :]).astype(np.float64)
+    return hot - 1 / len(classes) if coding == "centred one-hot" else hot

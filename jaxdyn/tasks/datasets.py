@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jaxdyn._typing import Key
 from jaxdyn.tasks.base import Task
-from jaxdyn.tasks.classification import classification
+from jaxdyn.tasks.classification import Coding, Scale, classification
 
 
 def digits(
@@ -17,6 +17,8 @@ def digits(
     n: int | None = None,
     n_test: int | None = None,
     key: Key | None = None,
+    coding: Coding | None = None,
+    normalise: Scale = "centred",
     shape: Sequence[int] | None = None,
 ) -> Task:
     """Handwritten digits, 8 × 8 pixels: 1797 images, 174 to 183 a class.
@@ -29,6 +31,8 @@ def digits(
         n: training images. Default: three quarters of those available.
         n_test: test images, disjoint from the training images; 0 for none. Default: all that remain.
         key: shuffles the images before the choice. Default: their order in scikit-learn.
+        coding: code of the classes, as in `classification`.
+        normalise: scale of the inputs, as in `classification`.
         shape: shape of one input, (8, 8, 1) for convolutions. Default: flat, (64,).
 
     Returns:
@@ -50,4 +54,6 @@ def digits(
     from sklearn.datasets import load_digits  # late: it takes seconds
 
     x, labels = load_digits(return_X_y=True)
-    return classification(x, labels, classes=classes, n=n, n_test=n_test, key=key, shape=shape)
+    return classification(
+        x, labels, classes=classes, n=n, n_test=n_test, key=key, coding=coding, normalise=normalise, shape=shape
+    )

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxdyn._typing import Key
 from jaxdyn.tasks.base import Task
-from jaxdyn.tasks.classification import classification, name_to_number
+from jaxdyn.tasks.classification import Coding, Scale, classification, name_to_number
 
 FilePath = str | os.PathLike[str]
 
@@ -41,6 +41,8 @@ def idx(
     key: Key | None = None,
     images_test: FilePath | None = None,
     labels_test: FilePath | None = None,
+    coding: Coding | None = None,
+    normalise: Scale = "centred",
     shape: Sequence[int] | None = None,
 ) -> Task:
     """A task from IDX files, packed by gzip or not: MNIST, Fashion-MNIST, EMNIST, KMNIST.
@@ -54,6 +56,8 @@ def idx(
         key: shuffles the images before the choice. Default: the order of the file.
         images_test: file of separate test images, such as `t10k-images-idx3-ubyte.gz`.
         labels_test: file of their labels.
+        coding: code of the classes, as in `classification`.
+        normalise: scale of the inputs, as in `classification`.
         shape: shape of one input, (28, 28, 1) for convolutions. Default: flat, (784,).
 
     Returns:
@@ -75,10 +79,20 @@ def idx(
     """
     if (images_test is None) != (labels_test is None):
         raise ValueError(f"images_test={images_test} and labels_test={labels_test}; give both files or neither.")
-    x, y = _read_idx_pair(images, labels)
-    x_test, y_test = (None, None) if images_test is None else _read_idx_pair(images_test, labels_test)
+    x, y = read_idx_pair(images, labels)
+    x_test, y_test = (None, None) if images_test is None else read_idx_pair(images_test, labels_test)
     return classification(
-        x, y, classes=classes, n=n, n_test=n_test, key=key, x_test=x_test, labels_test=y_test, shape=shape
+        x,
+        y,
+        classes=classes,
+        n=n,
+        n_test=n_test,
+        key=key,
+        x_test=x_test,
+        labels_test=y_test,
+        coding=coding,
+        normalise=normalise,
+        shape=shape,
     )
 
 
@@ -89,6 +103,8 @@ def npz(
     n: int | None = None,
     n_test: int | None = None,
     key: Key | None = None,
+    coding: Coding | None = None,
+    normalise: Scale = "centred",
     shape: Sequence[int] | None = None,
 ) -> Task:
     """A task from an `.npz` file of labelled examples.
@@ -103,6 +119,8 @@ def npz(
         n: training examples. Default: three quarters of those available, all of them where the file has a test set.
         n_test: test examples; 0 for none. Default: all that remain.
         key: shuffles the examples before the choice. Default: the order of the file.
+        coding: code of the classes, as in `classification`.
+        normalise: scale of the inputs, as in `classification`.
         shape: shape of one input. Default: flat, (d,).
 
     Returns:
@@ -139,6 +157,8 @@ def npz(
         key=key,
         x_test=arrays.get("x_test"),
         labels_test=_column(arrays["y_test"]) if "y_test" in arrays else None,
+        coding=coding,
+        normalise=normalise,
         shape=shape,
     )
 
@@ -194,7 +214,7 @@ def require(path: Path, remedy: str) -> None:
         raise FileNotFoundError(f"{path} {what}. {remedy}")
 
 
-def _read_idx_pair(images: FilePath, labels: FilePath | None) -> tuple[Any, Any]:
+def read_idx_pair(images: FilePath, labels: FilePath | None) -> tuple[Any, Any]:
     """Images and labels that fit each other."""
     image_path, label_path = _present(Path(images)), _present(Path(str(labels)))
     x, y = read_idx(image_path), read_idx(label_path)

@@ -1,5 +1,7 @@
 """Choice, scale and code of labelled examples, against explicit loops; the digits."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -189,3 +191,50 @@ def test_digits_refuse_what_is_not_there():
 def test_a_traced_key_is_refused_with_the_remedy():
     with pytest.raises(TypeError, match="outside the traced function"):
         jax.vmap(lambda key: digits(classes=(3, 8), key=key).x)(jax.random.split(KEY, 2))
+
+
+@pytest.mark.parametrize("classes", [(0, 1), (2, 0, 1)])
+def test_codes_are_those_of_their_names(classes):
+    labels = np.arange(12) % 3
+    x = np.random.default_rng(0).normal(size=(12, 4))
+    places = {coding: classification(x, labels, classes=classes, n=6, coding=coding) for coding in ("one-hot", None)}
+    hot = np.array([[float(label == one) for one in classes] for label in [*classes] * (6 // len(classes))])
+    np.testing.assert_array_equal(places["one-hot"].y, hot)
+    assert places[None].y.shape[1] == (1 if len(classes) == 2 else 3)
+    centred = classification(x, labels, classes=classes, n=6, coding="centred one-hot").y
+    np.testing.assert_allclose(centred, hot - 1 / len(classes), rtol=1e-6)
+    np.testing.assert_allclose(np.sum(centred, axis=1), 0, atol=1e-6)
+
+
+def test_scales_are_those_of_their_names(x64):
+    labels = np.arange(20) % 2
+    x = np.random.default_rng(0).normal(3, 2, size=(20, 5))
+    x[:, 2] = 7
+    x[0] = 0
+
+    def task(name):
+        return classification(x, labels, classes=(0, 1), n=12, n_test=8, normalise=name)
+
+    plain = task("none")
+    assert {tuple(row) for row in np.asarray(plain.x).tolist()} <= {tuple(row) for row in x.tolist()}
+    train = np.asarray(plain.x)
+    deviation = np.where(train.std(axis=0) == 0, np.inf, train.std(axis=0))
+    for found, raw in ((task("standard").x, train), (task("standard").x_test, np.asarray(plain.x_test))):
+        np.testing.assert_allclose(found, (raw - train.mean(axis=0)) / deviation, rtol=1e-12)
+    for found, raw in ((task("sphere").x, train), (task("sphere").x_test, plain.x_test)):
+        for one, row in zip(found, np.asarray(raw), strict=True):
+            np.testing.assert_allclose(one, row * np.sqrt(5 / np.sum(row**2)) if row.any() else 0 * row, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coding": "signs"}, "`coding` is 'signs', but must be one of"),
+        ({"normalise": "zscore"}, "`normalise` is 'zscore', but must be one of"),
+        ({"coding": "sign", "classes": (0, 1, 2)}, '`coding` is "sign", but there are 3 classes'),
+    ],
+)
+def test_codes_and_scales_that_are_none_are_refused(arguments, message):
+    unchecked = inspect.unwrap(classification)
+    with pytest.raises(ValueError, match=message):
+        unchecked(np.ones((30, 2)) * np.arange(30)[:, None], np.arange(30) % 3, **{"classes": (0, 1), **arguments})
