@@ -10,7 +10,18 @@ import signal
 import sys
 from pathlib import Path
 
-NAMES = ("ensemble", "ntk", "curvature", "infinite", "dag", "catapult", "quadratic", "spikes", "coverage", "accelerator")
+NAMES = (
+    "ensemble",
+    "ntk",
+    "curvature",
+    "infinite",
+    "dag",
+    "catapult",
+    "quadratic",
+    "spikes",
+    "coverage",
+    "accelerator",
+)
 
 
 def main() -> None:

@@ -21,7 +21,9 @@ def checks(setting: Setting) -> Iterator[Row]:
     width, members, steps = (8, 4, 40) if setting.tiny else (256, 16, 400)
     runs = Runs(width, members, steps, setting.folder / f"bits-{os.getpid()}.zarr")
     yield {"what": "deterministic operations", "value": "deterministic_ops=true" in os.environ.get("XLA_FLAGS", "")}
-    yield from attempts({"two runs": partial(same, runs, runs.again), "a resumed run": partial(same, runs, runs.resumed)})
+    yield from attempts(
+        {"two runs": partial(same, runs, runs.again), "a resumed run": partial(same, runs, runs.resumed)}
+    )
 
 
 class Runs:

@@ -22,6 +22,9 @@ from benchmarks.accelerator import table
 
 ROOT = Path(__file__).parents[2]
 _PAUSE = 0.2
+_UNOPTIMISED = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # quick to compile on a CPU
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def _run_one(section: Section, entry: dict[str, Any], found: dict[str, Any], out
     began = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, env=_environment(section, place), stdout=output, stderr=subprocess.STDOUT, process_group=0
+            command, env=_environment(section, place, tiny), stdout=output, stderr=subprocess.STDOUT, process_group=0
         )
     is_late = False
     try:
@@ -130,7 +133,7 @@ def _take(lines: Path, entry: dict[str, Any], found: dict[str, Any]) -> bool:
     return is_more
 
 
-def _environment(section: Section, place: Path) -> dict[str, str]:
+def _environment(section: Section, place: Path, tiny: bool) -> dict[str, str]:
     """Variables of a section's process: one device, the CPU beside it as the reference, memory taken as it is needed."""
     there = dict(os.environ)
     settings = {
@@ -142,13 +145,13 @@ def _environment(section: Section, place: Path) -> dict[str, str]:
         "JAXDYN_CACHE": str(place / "jaxdyn"),
         "MPLBACKEND": "agg",
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [there.get("PYTHONPATH")])]),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(place / "pycache"),  # installed packages may lack theirs, and many processes start
         "PYTHONUNBUFFERED": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     platforms = there.get("JAX_PLATFORMS")
     if platforms and "cpu" not in platforms.split(","):
         settings["JAX_PLATFORMS"] = f"{platforms},cpu"
-    added = dict(section.environment)
-    if "XLA_FLAGS" in added:
-        added["XLA_FLAGS"] = f"{there.get('XLA_FLAGS', '')} {added['XLA_FLAGS']}".strip()
-    return there | settings | added
+    flags = (there.get("XLA_FLAGS", ""), section.environment.get("XLA_FLAGS", ""), _UNOPTIMISED if tiny else "")
+    return there | settings | section.environment | {"XLA_FLAGS": " ".join(filter(None, flags))}

@@ -15,7 +15,10 @@ def estimates(setting: Setting) -> Iterator[Row]:
     """Most bytes that a device held during a sweep (a process of its own each), against the planner's figure."""
     cases = ((64, 4, None),) if setting.tiny else CASES
     yield from attempts(
-        {f"width {width}, {members} members": partial(_case, width, members, budget) for width, members, budget in cases}
+        {
+            f"width {width}, {members} members": partial(_case, width, members, budget)
+            for width, members, budget in cases
+        }
     )
 
 

@@ -45,6 +45,10 @@ def costs(setting: Setting) -> Iterator[Row]:
         np.testing.assert_allclose(beside()["final"], expected, rtol=1e-3)
         times = in_turn({"with": beside, "without": without}, {}, rounds)
         found = {"with / without": ratio(times, "with", "without"), "ms without": 1e3 * min(times["without"])}
-        return found | {"compile s": beside.compile_seconds, "times": times, **({"goal": GOAL[name]} if name in GOAL else {})}
+        return found | {
+            "compile s": beside.compile_seconds,
+            "times": times,
+            **({"goal": GOAL[name]} if name in GOAL else {}),
+        }
 
     yield from attempts({name: partial(cost, name, record) for name, record in probes.items()})
