@@ -75,6 +75,7 @@ def run(sections: Sequence[Section], *, seconds: float, out: Path, tiny: bool) -
         found["sections"].append(entry)
         if left > 1:
             entry.update(status="running", cap=min(section.share * seconds, left))
+            write(found, out)
             _run_one(section, entry, found, out, tiny)
         write(found, out)
     return found

@@ -137,7 +137,7 @@ def _wide(width: int, steps: int) -> Any:
 
 
 def memory(width: int, members: int, steps: int, budget: float | None) -> dict[str, Any]:
-    """Growth while a sweep runs, of a device's memory where JAX counts it, else of this process; a small sweep first warms what all need."""
+    """Growth of a device's memory while a sweep runs, else of this process; a small sweep first warms what all need."""
     import jax
     import numpy as np
 
