@@ -138,7 +138,7 @@ def test_the_page_says_what_the_json_says(fakes, tmp_path):
     overview, *tables = _tables((tmp_path / "results.md").read_text())
     assert [row["section"] for row in overview] == [one["section"] for one in found["sections"]]
     for shown, row in zip(overview, found["sections"], strict=True):
-        _agree(shown, {name: row[name] for name in ("section", "status", "seconds", "cap")})
+        _agree(shown, {name: row[name] for name in ("section", "status", "seconds", "cpu", "cap")})
     for shown_rows, section in zip(tables, found["sections"], strict=True):
         for shown, row in zip(shown_rows, section["rows"], strict=True):
             _agree(shown, {name: value for name, value in row.items() if not isinstance(value, (list, dict))})

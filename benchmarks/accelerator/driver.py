@@ -7,6 +7,7 @@ has ended. The processes share one folder of compiled programmes, empty at the s
 import datetime
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,9 +23,8 @@ from benchmarks.accelerator import table
 
 ROOT = Path(__file__).parents[2]
 _PAUSE = 0.2
-_UNOPTIMISED = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # quick to compile on a CPU
-)
+_UNOPTIMISED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""Quick to compile on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ def run(sections: Sequence[Section], *, seconds: float, out: Path, tiny: bool) -
         tiny: toy sizes.
 
     Returns:
-        What `results.json` holds: `environment`, and for each section its `status` (`ok`; `wrong`: a row says so; `failed`; `timeout`;
-        `skipped`: no time was left), its rows and, where it did not end well, the end of its log as `error`.
+        What `results.json` holds: `environment`, and for each section its seconds, those of the host's cores, its cap, its rows, its `status`
+        (`ok`; `wrong`: a row says so; `failed`; `timeout`; `skipped`: no time was left) and, where it did not end well, the end of its
+        log as `error`.
     """
     began = time.monotonic()
     place = out / "work"
@@ -71,7 +72,8 @@ def run(sections: Sequence[Section], *, seconds: float, out: Path, tiny: bool) -
     }
     for section in sections:
         left = seconds - (time.monotonic() - began)
-        entry = {"section": section.name, "status": "skipped", "seconds": 0.0, "cap": 0.0, "rows": [], "error": ""}
+        entry: dict[str, Any] = {"section": section.name, "status": "skipped"}
+        entry |= {"seconds": 0.0, "cpu": 0.0, "cap": 0.0, "rows": [], "error": ""}
         found["sections"].append(entry)
         if left > 1:
             entry.update(status="running", cap=min(section.share * seconds, left))
@@ -98,7 +100,7 @@ def _run_one(section: Section, entry: dict[str, Any], found: dict[str, Any], out
     lines.write_text("")
     request = {"tiny": tiny, "folder": str(place), "seconds": entry["cap"]}
     command = [sys.executable, "-m", "benchmarks.accelerator.section", section.work, json.dumps(request), str(lines)]
-    began = time.monotonic()
+    began, worked = time.monotonic(), _cpu()
     with log.open("w") as output:
         process = subprocess.Popen(
             command, env=_environment(section, place, tiny), stdout=output, stderr=subprocess.STDOUT, process_group=0
@@ -117,11 +119,17 @@ def _run_one(section: Section, entry: dict[str, Any], found: dict[str, Any], out
             os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
     _take(lines, entry, found)
-    entry["seconds"] = round(time.monotonic() - began, 1)
+    entry["seconds"], entry["cpu"] = round(time.monotonic() - began, 1), round(_cpu() - worked, 1)
     is_wrong = any(row.get("ok") is False for row in entry["rows"])
     entry["status"] = "timeout" if is_late else "failed" if status else "wrong" if is_wrong else "ok"
     if status:
         entry["error"] = log.read_text(errors="replace")[-1500:]
+
+
+def _cpu() -> float:
+    """Seconds that the processes which have ended spent on the host's cores."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def _take(lines: Path, entry: dict[str, Any], found: dict[str, Any]) -> bool:

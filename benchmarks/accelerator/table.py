@@ -8,7 +8,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     """The results of the driver as one page: environment, an overview, a table for each section."""
     where = ", ".join(f"{name} {value}" for name, value in found["environment"].items())
     sections = found["sections"]
-    overview = [{name: one[name] for name in ("section", "status", "seconds", "cap")} for one in sections]
+    overview = [{name: one[name] for name in ("section", "status", "seconds", "cpu", "cap")} for one in sections]
     parts = ["# Trial on an accelerator", where or "environment not known", "\n".join(rows(overview))]
     for one in sections:
         parts.append(f"## {one['section']}: {one['status']}")
