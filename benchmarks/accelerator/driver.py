@@ -54,9 +54,8 @@ def run(sections: Sequence[Section], *, seconds: float, out: Path, tiny: bool) -
         tiny: toy sizes.
 
     Returns:
-        What `results.json` holds: `environment`, and for each section its seconds, those of the host's cores, its cap, its rows, its
-        `status` (`ok`; `wrong`: a row says so; `failed`; `timeout`; `skipped`: no time was left) and, where it did not end well, the end of its
-        log as `error`.
+        What `results.json` holds: `environment`, and of each section seconds, those of the host's cores, cap, rows, `status` (`ok`;
+        `wrong`: a row says so; `failed`; `timeout`; `skipped`: no time was left) and, where it did not end well, the end of its log.
     """
     began = time.monotonic()
     place = out / "work"

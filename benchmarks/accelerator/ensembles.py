@@ -6,9 +6,8 @@ float32 products; losses agree before anything is timed. A rival's ratio is its 
 
 import os
 import statistics
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,7 +29,7 @@ GOALS = {"jax": "≥ 1", "torch": "≥ 1.5"}
 
 
 def table(setting: Setting) -> Iterator[Row]:
-    """The rows of each size: ours against the matmul ceiling, then a row a rival; kernel and phase diagram."""
+    """For each size ours against the matmul ceiling, then its rivals; kernel and phase diagram; last the rivals that compile for long."""
     with jax.default_matmul_precision("highest"):
         ceiling = harness.matmul_rate(256 if setting.tiny else 8192, 3 if setting.tiny else 10)
         peers: dict[str, Peer] = {}
@@ -39,66 +38,81 @@ def table(setting: Setting) -> Iterator[Row]:
                 peers[name] = Peer("own", script, platforms=None)
             except Unavailable as reason:
                 yield {"what": f"no rival {name}", "error": str(reason).strip().splitlines()[-1]}
+        cases = []
         for size in ((8, 4, 20),) if setting.tiny else SIZES:
-            yield from rows(*size, peers, ceiling, setting)
+            case = Case(*size, setting)
+            cases.append(case)
+            yield case.row(ceiling)
+            yield from case.races(peers, lambda rival: "vmap" in rival)
+        yield from attempts({"ntk": lambda: kernel(setting.tiny), "phase diagram": lambda: phases(setting.tiny)})
+        for case in cases:
+            yield from case.races(peers, lambda rival: "compile" in rival)
         for peer in peers.values():
             peer.close()
-        yield from attempts({"ntk": lambda: kernel(setting.tiny), "phase diagram": lambda: phases(setting.tiny)})
 
 
-def rows(
-    width: int, members: int, steps: int, peers: dict[str, Peer], ceiling: float, setting: Setting
-) -> Iterator[Row]:
-    """All rows of one size."""
-    what = f"{members} members of 64-{width}-{width}-1"
-    model, task = training.dense(width)
+class Case:
+    """One size: our sweep, compiled and run once, and the file with which its rivals start."""
 
-    def run(seed: Any) -> jd.Training:
-        record = jd.record(jd.every(training.EVERY), loss=jd.probes.Loss())
-        return jd.Training(model, task, optax.sgd(training.RATE), steps=steps, key=jax.random.key(seed), record=record)
+    def __init__(self, width: int, members: int, steps: int, setting: Setting) -> None:
+        self.what = f"{members} members of 64-{width}-{width}-1"
+        self.steps, self.rounds = steps, 1 if setting.tiny else 5
+        self.flops = training.step_flops("dense", width) * members * steps
+        model, task = training.dense(width)
 
-    ours = Sweep(run, {"seed": np.arange(members)})
-    expected = ours()["loss"][:, :-1]
-    seconds = statistics.median(harness.seconds(ours) for _ in range(2 if setting.tiny else 7))
-    flops = training.step_flops("dense", width) * members * steps
-    yield {
-        "what": what,
-        "ms a step": 1e3 * seconds / steps,
-        "TFLOP/s": flops / seconds / 1e12,
-        "of the float32 ceiling": flops / seconds / ceiling,
-        "compile s": ours.compile_seconds,
-        "members at a time": ours.chunk,
-    }
-    path = setting.folder / f"start-{os.getpid()}-{width}.npz"
-    training.save_start(path, "dense", model, task, members)
-    options = {"family": "dense", "steps": steps, "every": training.EVERY, "rate": training.RATE}
-    for name, peer in list(peers.items()):
-        on = {"device": "cpu" if jax.default_backend() == "cpu" else "cuda"} if name == "torch" else {}
-        try:
-            for rival in peer.ask(load=str(path), **options, **on)["rivals"]:
-                if not rival.endswith("loop"):
-                    yield from attempts({f"{what}, {rival}": lambda rival=rival, peer=peer, name=name: race(
-                        rival, peer, name, ours, expected, path, 1 if setting.tiny else 5
-                    )})  # fmt: skip
-        except Unavailable as reason:
-            del peers[name]
-            yield {"what": f"{what}, {name}", "error": str(reason).strip().splitlines()[-1]}
-    with suppress(OSError):
-        path.unlink()
+        def run(seed: Any) -> jd.Training:
+            record = jd.record(jd.every(training.EVERY), loss=jd.probes.Loss())
+            return jd.Training(
+                model, task, optax.sgd(training.RATE), steps=steps, key=jax.random.key(seed), record=record
+            )
 
+        self.ours = Sweep(run, {"seed": np.arange(members)})
+        self.expected = self.ours()["loss"][:, :-1]
+        self.path = setting.folder / f"start-{os.getpid()}-{width}.npz"
+        training.save_start(self.path, "dense", model, task, members)
 
-def race(rival: str, peer: Peer, name: str, ours: Sweep, expected: Any, path: Path, rounds: int) -> Row:
-    """One rival's time over ours, in turn."""
+    def row(self, ceiling: float) -> Row:
+        """Our time, as a share of what the products allow."""
+        seconds = statistics.median(harness.seconds(self.ours) for _ in range(self.rounds))
+        return {
+            "what": self.what,
+            "ms a step": 1e3 * seconds / self.steps,
+            "TFLOP/s": self.flops / seconds / 1e12,
+            "of the float32 ceiling": self.flops / seconds / ceiling,
+            "compile s": self.ours.compile_seconds,
+            "members at a time": self.ours.chunk,
+        }
 
-    def theirs() -> Any:
-        return peer.ask(run=rival)
+    def races(self, peers: dict[str, Peer], is_wanted: Callable[[str], bool]) -> Iterator[Row]:
+        """A row for each rival that is wanted; a worker that has ended leaves `peers`."""
+        on_device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+        for name, peer in list(peers.items()):
+            load: dict[str, Any] = {
+                "family": "dense",
+                "steps": self.steps,
+                "every": training.EVERY,
+                "rate": training.RATE,
+            }
+            load |= {"device": on_device} if name == "torch" else {}
+            try:
+                rivals = [rival for rival in peer.ask(load=str(self.path), **load)["rivals"] if is_wanted(rival)]
+            except (Unavailable, OSError) as reason:
+                del peers[name]
+                yield {"what": f"{self.what}, {name}", "error": str(reason).strip()[-300:]}
+                continue
+            yield from attempts({f"{self.what}, {rival}": partial(self.race, name, rival, peer) for rival in rivals})
 
-    if "error" in (first := theirs()):
-        return {"refused": first["error"]}
-    np.testing.assert_allclose(np.load(f"{path}.{rival}.npy"), expected, rtol=5e-3)
-    theirs()
-    times = in_turn({"ours": ours}, {rival: theirs}, rounds)
-    return {"rival / ours": ratio(times, rival, "ours"), "goal": GOALS[name], "times": times}
+    def race(self, name: str, rival: str, peer: Peer) -> Row:
+        """One rival's time over ours, in turn."""
+
+        def theirs() -> Any:
+            return peer.ask(run=rival)
+
+        if "error" in (first := theirs()):
+            return {"refused": first["error"]}
+        np.testing.assert_allclose(np.load(f"{self.path}.{rival}.npy"), self.expected, rtol=5e-3)
+        times = in_turn({"ours": self.ours}, {rival: theirs}, self.rounds)
+        return {"rival / ours": ratio(times, rival, "ours"), "goal": GOALS[name], "times": times}
 
 
 def kernel(tiny: bool) -> Row:

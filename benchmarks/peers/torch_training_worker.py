@@ -16,6 +16,7 @@ import torch
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 STATE = {}
+GRADIENTS = {}
 
 
 def dense(params, x):
@@ -57,7 +58,9 @@ def vmapped(mode=None):
     params = [p.clone() for p in STATE["params"]]
     gradient = torch.func.vmap(torch.func.grad_and_value(loss), in_dims=(0, None, None))
     if mode is not None:
-        gradient = STATE.setdefault((mode, STATE["path"]), torch.compile(gradient, mode=mode))
+        if (mode, STATE["path"]) not in GRADIENTS:
+            GRADIENTS[mode, STATE["path"]] = torch.compile(gradient, mode=mode)
+        gradient = GRADIENTS[mode, STATE["path"]]
     found = []
     for step in range(STATE["steps"]):
         grads, value = gradient(params, STATE["x"], STATE["y"])
