@@ -92,11 +92,11 @@ def _race(
     names: tuple[str, ...],
 ) -> dict[str, Any]:
     """Ours and the rest in turn, then ours and each of neural-tangents' implementations, which take long, at most three rounds."""
-    nt = neural_tangents()
     times = harness.interleave(actions, rounds)
     result = _row(work, times)
     expected = np.asarray(actions["ours"]())
     for name in names:
+        nt = neural_tangents()
         kernel = nt.empirical_ntk_fn(apply, trace_axes=(-1,), vmap_axes=0, implementation=nt.NtkImplementation[name])
         compiled = jax.jit(lambda p, x, kernel=kernel: kernel(x, None, p))
         results = []

@@ -19,7 +19,8 @@ from benchmarks.accelerator.section import Row, Setting, attempts
 def checks(setting: Setting) -> Iterator[Row]:
     """Two runs, and a resumed one; whether operations were forced to be deterministic stands beside them."""
     width, members, steps = (8, 4, 40) if setting.tiny else (256, 16, 400)
-    runs = Runs(width, members, steps, setting.folder / f"bits-{os.getpid()}.zarr")
+    seldom = jd.probes.Displacement() if setting.tiny else jd.probes.Sharpness()
+    runs = Runs(width, members, steps, seldom, setting.folder / f"bits-{os.getpid()}.zarr")
     yield {"what": "deterministic operations", "value": "deterministic_ops=true" in os.environ.get("XLA_FLAGS", "")}
     yield from attempts(
         {"two runs": partial(same, runs, runs.again), "a resumed run": partial(same, runs, runs.resumed)}
@@ -27,10 +28,10 @@ def checks(setting: Setting) -> Iterator[Row]:
 
 
 class Runs:
-    """A sweep of Adam with noise on minibatches, with losses and warm-started sharpness; what it keeps in a store lies at `path`."""
+    """A sweep of Adam with noise on minibatches, with losses and, four times, another probe; what it keeps in a store lies at `path`."""
 
-    def __init__(self, width: int, members: int, steps: int, path: Path) -> None:
-        self.width, self.steps, self.path = width, steps, path
+    def __init__(self, width: int, members: int, steps: int, seldom: Any, path: Path) -> None:
+        self.width, self.steps, self.seldom, self.path = width, steps, seldom, path
         self.axes = {"seed": np.arange(members)}
         self.task = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=8, n=32)
 
@@ -40,7 +41,7 @@ class Runs:
         optimizer = optax.chain(optax.add_noise(0.01, 0.5, key=jax.random.key(7)), optax.adam(0.01))
         records = (
             jd.record(jd.every(1), loss=jd.probes.Loss()),
-            jd.record(jd.every(self.steps // 4), dim="seldom", sharpness=jd.probes.Sharpness()),
+            jd.record(jd.every(self.steps // 4), dim="seldom", seldom=self.seldom),
         )
         return jd.Training(
             model, self.task, optimizer, steps=self.steps, key=jax.random.key(seed), sampler=jd.minibatch(8), record=records
