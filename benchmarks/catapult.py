@@ -30,7 +30,7 @@ def main(quick: bool = False, path: Path | None = None) -> None:
     """Run, print, write."""
     width, n, steps, rounds = (128, 16, 60, 2) if quick else (1024, 128, 200, 7)
     task = jd.tasks.digits(classes=(3, 8), n=n, n_test=0)
-    rows = [_diagram(function, task, width, steps) for function in ("quadratic", "network")]
+    rows = [diagram(function, task, width, steps) for function in ("quadratic", "network")]
     rows += _step(task, width, steps, rounds)
     harness.show(
         f"64 runs, width {width}, {n} examples, {steps} steps",
@@ -58,13 +58,15 @@ def _training(function: str, task: Any, width: int, steps: int, rate: Any, seed:
     )
 
 
-def _diagram(function: str, task: Any, width: int, steps: int) -> dict[str, Any]:
+def diagram(function: str, task: Any, width: int, steps: int, seeds: int = 4) -> dict[str, Any]:
+    """The phase diagram of a function, from nothing."""
+
     def run(rate: Any, seed: Any) -> jd.Training:
         record = jd.record(jd.every(1), loss=jd.probes.Loss(), ntk=jd.probes.NTKNorm(task.x))
         return _training(function, task, width, steps, rate, seed, record)
 
     began = time.perf_counter()
-    found = jd.sweep(run, vmap={"rate": RATES, "seed": np.arange(4)}).load()
+    found = jd.sweep(run, vmap={"rate": RATES, "seed": np.arange(seeds)}).load()
     phase = jd.analysis.phases.classify(found.loss, curvature=found.ntk, diverged_at=found.diverged_at)
     taken = time.perf_counter() - began
     if function == "quadratic":  # above, no theorem speaks of many examples in many dimensions: some converge even at 5

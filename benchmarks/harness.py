@@ -60,10 +60,10 @@ def ratio(times: Mapping[str, Mapping[str, Any]], over: str, under: str) -> floa
     return statistics.median(a / b for a, b in zip(times[over]["all"], times[under]["all"], strict=True))
 
 
-def matmul_rate(size: int = 2048, rounds: int = 20) -> float:
-    """Flops a second of float32 products size³: what this machine can do."""
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(lambda x: x @ x)
+def matmul_rate(size: int = 2048, rounds: int = 20, *, precision: Any = None, dtype: Any = "float32") -> float:
+    """Flops a second of products size³, float32 unless told otherwise: what this machine can do."""
+    a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    product = jax.jit(lambda x: jax.numpy.matmul(x, x, precision=precision))
     seconds(lambda: product(a))
     return 2 * size**3 / statistics.median(seconds(lambda: product(a)) for _ in range(rounds))
 

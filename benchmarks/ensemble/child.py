@@ -137,7 +137,7 @@ def _wide(width: int, steps: int) -> Any:
 
 
 def memory(width: int, members: int, steps: int, budget: float | None) -> dict[str, Any]:
-    """Growth of this process while a sweep runs; the small sweep before it loads and warms what every sweep needs."""
+    """Growth of a device's memory while a sweep runs, else of this process; a small sweep first warms what all need."""
     import jax
     import numpy as np
 
@@ -148,17 +148,26 @@ def memory(width: int, members: int, steps: int, budget: float | None) -> dict[s
     plan = jd.ensemble.plan(run, vmap=axes, memory=budget)
     devices = len(plan.cells[0].placement.devices)
     estimate = plan.memory(plan.cells[0]) * devices
-    before = _resident()
+    is_counted = bool(jax.local_devices()[0].memory_stats())
+    before = _in_use("bytes_in_use") if is_counted else _resident()
     found = jd.sweep(run, vmap=axes, memory=budget)
     assert bool(found.done.all())
     return {
-        "growth": _largest() - before,
+        "growth": (_in_use("peak_bytes_in_use") if is_counted else _largest()) - before,
+        "counted_by": "device" if is_counted else "process",
         "estimate": estimate,
         "budget": None if budget is None else budget * devices,
         "states": plan.cells[0].step.state * members,
         "cells": len(plan.cells),
         "devices": jax.local_device_count(),
     }
+
+
+def _in_use(kind: str) -> int:
+    """Bytes of all devices, as JAX counts them."""
+    import jax
+
+    return sum((device.memory_stats() or {})[kind] for device in jax.local_devices())
 
 
 def _resident() -> int:

@@ -37,7 +37,7 @@ def rows(*, quick: bool, rounds: int) -> list[dict[str, Any]]:
 
 def row(family: str, width: int, members: int, steps: int, *, rounds: int, quick: bool) -> dict[str, Any]:
     """One size of one family."""
-    model, task = _dense(width) if family == "dense" else _conv(width)
+    model, task = dense(width) if family == "dense" else _conv(width)
 
     def run(seed: Any) -> jd.Training:
         record = jd.record(jd.every(EVERY), loss=jd.probes.Loss())
@@ -46,10 +46,7 @@ def row(family: str, width: int, members: int, steps: int, *, rounds: int, quick
     ours = {"sweep": Sweep(run, {"seed": np.arange(members)})} | fixed_strategies(run, members, quick=quick)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "start.npz"
-        weights = jax.vmap(lambda seed: model.init(jax.random.key(seed)))(jnp.arange(members))
-        leaves = {f"w{i}": np.asarray(layer["weight"]) for i, layer in enumerate(weights.values())}
-        x = np.asarray(task.x).reshape(-1, *(CONV["shape"] if family == "conv" else (DENSE["dim"],)))
-        np.savez(path, x=x, y=np.asarray(task.y), **leaves)
+        save_start(path, family, model, task, members)
         theirs, said, peers = workers(path, family=family, steps=steps, every=EVERY, rate=RATE)
         dear = {"JAX loop"} if family == "conv" else set()  # minutes: once is enough
         expected = ours["sweep"]()["loss"][:, :-1]
@@ -109,7 +106,16 @@ def step_flops(family: str, width: int) -> float:
     return 2.0 * positions * (2 * 9 * depth * width + 3 * 9 * width * width + 3 * width)
 
 
-def _dense(width: int) -> tuple[jd.Model, jd.Task]:
+def save_start(path: Path, family: str, model: jd.Model, task: jd.Task, members: int) -> None:
+    """Data and the members' first weights, for rivals in other processes."""
+    weights = jax.vmap(lambda seed: model.init(jax.random.key(seed)))(jnp.arange(members))
+    leaves = {f"w{i}": np.asarray(layer["weight"]) for i, layer in enumerate(weights.values())}
+    x = np.asarray(task.x).reshape(-1, *(CONV["shape"] if family == "conv" else (DENSE["dim"],)))
+    np.savez(path, x=x, y=np.asarray(task.y), **leaves)
+
+
+def dense(width: int) -> tuple[jd.Model, jd.Task]:
+    """Network and task of the dense rows."""
     task = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=DENSE["dim"], n=DENSE["examples"])
     return jd.models.mlp((DENSE["dim"], width, width, 1), activation=jnp.tanh), task
 

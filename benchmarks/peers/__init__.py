@@ -37,14 +37,17 @@ class Peer:
     Args:
         environment: a name in `ENVIRONMENTS`, or "own" for this project's own interpreter with one CPU device.
         script: file name of the worker.
+        platforms: JAX_PLATFORMS of the worker; as it is here when None.
 
     Raises:
         Unavailable: when the environment cannot be made, or the worker does not start.
     """
 
-    def __init__(self, environment: str, script: str) -> None:
+    def __init__(self, environment: str, script: str, platforms: str | None = "cpu") -> None:
         python = sys.executable if environment == "own" else _python(environment)
-        threads = {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(os.cpu_count())}
+        threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
+        if platforms is not None:
+            threads["JAX_PLATFORMS"] = platforms
         inherited = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the worker)
         self._process = subprocess.Popen(

@@ -1,8 +1,8 @@
-"""Ensembles of PyTorch networks by gradient descent: `torch.func.vmap` and a plain loop. Runs in the `torch` environment.
+"""Ensembles of PyTorch networks by gradient descent: `torch.func.vmap`, compiled or not, and a plain loop.
 
-Requests: `{"load": npz, "family", "steps", "every", "rate"}` takes weights `w0, w1, w2` [E, …], inputs and targets, and answers
-with the rivals' names; `{"run": name}` trains the whole ensemble once, answers with its seconds and leaves the losses, [E, steps / every],
-in `npz.name.npy`;
+Requests: `{"load": npz, "family", "steps", "every", "rate", "device"}` takes weights `w0, w1, w2` [E, …], inputs and targets, and answers
+with the rivals' names (those with `torch.compile` on a GPU only); `{"run": name}` trains the whole ensemble once, answers with its seconds
+(or its error) and leaves the losses, [E, steps / every], in `npz.name.npy`;
 `{"matmul": true}` times one product 2048³.
 """
 
@@ -16,6 +16,7 @@ import torch
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 STATE = {}
+GRADIENTS = {}
 
 
 def dense(params, x):
@@ -38,28 +39,33 @@ def loss(params, x, y):
     return ((STATE["network"](params, x) - y) ** 2).sum(1).mean()
 
 
-def load(path, family, steps, every, rate):
+def load(path, family, steps, every, rate, device="cpu"):
     """The same data and weights as in the JAX process."""
     arrays = np.load(path)
-    x, y = (torch.from_numpy(arrays[name]) for name in ("x", "y"))
-    params = [torch.from_numpy(arrays[f"w{i}"]) for i in range(3)]
+    x, y = (torch.from_numpy(arrays[name]).to(device) for name in ("x", "y"))
+    params = [torch.from_numpy(arrays[f"w{i}"]).to(device) for i in range(3)]
     if family == "conv":
         x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         params = [p.permute(0, 4, 3, 1, 2).contiguous() if p.ndim == 5 else p for p in params]
     network = {"dense": dense, "conv": convolutional}[family]
     STATE.update(path=path, x=x, y=y, params=params, network=network, steps=steps, every=every, rate=rate)
-    return {"rivals": list(RIVALS)}
+    on_gpu = ["torch vmap", *COMPILED]
+    return {"rivals": ["torch vmap", "torch loop"] if device == "cpu" else on_gpu}
 
 
-def vmapped():
-    """All members at once."""
+def vmapped(mode=None):
+    """All members at once, the gradient compiled where a mode of `torch.compile` is given."""
     params = [p.clone() for p in STATE["params"]]
     gradient = torch.func.vmap(torch.func.grad_and_value(loss), in_dims=(0, None, None))
+    if mode is not None:
+        if (mode, STATE["path"]) not in GRADIENTS:
+            GRADIENTS[mode, STATE["path"]] = torch.compile(gradient, mode=mode)
+        gradient = GRADIENTS[mode, STATE["path"]]
     found = []
     for step in range(STATE["steps"]):
         grads, value = gradient(params, STATE["x"], STATE["y"])
         if step % STATE["every"] == 0:
-            found.append(value)
+            found.append(value.clone())  # graphs write over their results
         for p, g in zip(params, grads, strict=True):
             p.sub_(g, alpha=STATE["rate"])
     return torch.stack(found, 1)
@@ -91,9 +97,9 @@ def loop():
 def run(name):
     """Train once."""
     began = time.perf_counter()
-    losses = RIVALS[name]()
+    losses = RIVALS[name]().numpy(force=True)
     seconds = time.perf_counter() - began
-    np.save(f"{STATE['path']}.{name}.npy", losses.numpy())
+    np.save(f"{STATE['path']}.{name}.npy", losses)
     return {"seconds": seconds}
 
 
@@ -105,14 +111,23 @@ def matmul():
     return {"seconds": time.perf_counter() - began}
 
 
-RIVALS = {"torch vmap": vmapped, "torch loop": loop}
+COMPILED = {
+    "torch compile": lambda: vmapped("default"),
+    "torch compile, graphs": lambda: vmapped("reduce-overhead"),
+}
+RIVALS = {"torch vmap": vmapped, "torch loop": loop, **COMPILED}
 
 for line in sys.stdin:
     request = json.loads(line)
     if "load" in request:
         answer = load(request.pop("load"), **request)
     elif "run" in request:
-        answer = run(request["run"])
+        try:
+            answer = run(request["run"])
+        except Exception as error:
+            if request["run"] not in COMPILED:
+                raise
+            answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
     elif "matmul" in request:
         answer = matmul()
     else:
