@@ -195,7 +195,7 @@ def _configured(options: argparse.Namespace, flags: list[str]) -> tuple[Any, Any
 
 def _plan(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxdyn import ensemble
-    from jaxdyn.ensemble import accelerators
+    from jaxdyn.ensemble.deciding import accelerators
 
     _set_up(float64=False, is_distributed=False)
     device = accelerators.named(options.on)
@@ -269,7 +269,7 @@ def _doctor(_: argparse.Namespace, __: list[str]) -> int:
 
 
 def _cache() -> str:
-    from jaxdyn.ensemble.speed import cache_folder
+    from jaxdyn.ensemble.deciding.speed import cache_folder
 
     return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
 
