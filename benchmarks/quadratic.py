@@ -22,7 +22,7 @@ import optax
 
 import jaxdyn as jd
 from benchmarks import harness
-from jaxdyn.ensemble import hoist
+from jaxdyn.ensemble.compiling import hoist
 
 NETWORKS = {"64-1024-1": (64, 1024, 1), "64-512-512-1": (64, 512, 512, 1)}
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}

@@ -210,7 +210,7 @@ def _configured(options: argparse.Namespace, flags: list[str]) -> tuple[Any, Any
 
 def _plan(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxdyn import ensemble
-    from jaxdyn.ensemble import accelerators
+    from jaxdyn.ensemble.deciding import accelerators
 
     _set_up(float64=False, is_distributed=False)
     device = accelerators.named(options.on)

@@ -11,7 +11,7 @@ import pytest
 
 from jaxdyn import cli, experiments
 
-speed = importlib.import_module("jaxdyn.ensemble.speed")
+speed = importlib.import_module("jaxdyn.ensemble.deciding.speed")
 
 
 def _jaxdyn(*arguments, timeout=250, cwd=None):
@@ -116,7 +116,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
 
 def test_plan_prints_cells_and_a_budget_without_running(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_set_up", lambda *_, **__: None)  # this process is not the command's
-    monkeypatch.setattr("jaxdyn.ensemble.programme.Programme.start", None)
+    monkeypatch.setattr("jaxdyn.ensemble.compiling.programme.Programme.start", None)
     assert cli.main(["plan", "width", "--preset", "ci", "--on", "A100", "--count", "4", "--seeds", "3"]) == 0
     out = capsys.readouterr().out
     assert "15 members" in out

@@ -13,7 +13,7 @@ import numpy as np
 import jaxdyn as jd
 from benchmarks import harness
 from benchmarks.peers import Peer, Unavailable
-from jaxdyn.ensemble import cost
+from jaxdyn.ensemble.deciding import cost
 
 
 class Sweep:

@@ -1,12 +1,14 @@
 """Ensembles of trainings over loop and vmap axes."""
 
-from jaxdyn.ensemble.accelerators import ACCELERATORS, Accelerator, Budget, budget
-from jaxdyn.ensemble.placement import use_cores
-from jaxdyn.ensemble.plan import Cell, Layout, Plan, plan
-from jaxdyn.ensemble.processes import connect
-from jaxdyn.ensemble.progress import Bar, Glance, Lines, Progress, Silent, watch
+from jaxdyn.ensemble.compiling.placement import use_cores
+from jaxdyn.ensemble.deciding.accelerators import ACCELERATORS, Accelerator, Budget, budget
+from jaxdyn.ensemble.deciding.calibration import calibrate
+from jaxdyn.ensemble.deciding.cells import Cell, Layout, Plan
+from jaxdyn.ensemble.deciding.plan import plan
+from jaxdyn.ensemble.deciding.speed import Speed
+from jaxdyn.ensemble.doing.processes import connect
+from jaxdyn.ensemble.doing.progress import Bar, Glance, Lines, Progress, Silent, watch
 from jaxdyn.ensemble.search import maximal_learning_rate
-from jaxdyn.ensemble.speed import Speed, calibrate
 from jaxdyn.ensemble.sweep import sweep
 
 __all__ = [

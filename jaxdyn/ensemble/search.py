@@ -24,10 +24,10 @@ import numpy as np
 
 from jaxdyn import dynamics, theory
 from jaxdyn.dynamics import Training
-from jaxdyn.ensemble import hoist
-from jaxdyn.ensemble.axes import Axes, parse
-from jaxdyn.ensemble.blame import blaming
-from jaxdyn.ensemble.programme import call_run
+from jaxdyn.ensemble.compiling import hoist
+from jaxdyn.ensemble.compiling.blame import blaming
+from jaxdyn.ensemble.compiling.programme import call_run
+from jaxdyn.ensemble.deciding.axes import Axes, parse
 from jaxdyn.results.provenance import provenance
 
 if TYPE_CHECKING:

@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 from jaxdyn.dynamics import Training
-from jaxdyn.ensemble import processes
-from jaxdyn.ensemble.axes import Axes
-from jaxdyn.ensemble.checkpoint import Checkpoints
-from jaxdyn.ensemble.execution import LAID_OUT, Execution, Stop
-from jaxdyn.ensemble.plan import Cell, Layout, Plan, plan
-from jaxdyn.ensemble.progress import Progress, Silent
+from jaxdyn.ensemble.deciding.axes import Axes
+from jaxdyn.ensemble.deciding.cells import Cell, Layout, Plan
+from jaxdyn.ensemble.deciding.plan import plan
+from jaxdyn.ensemble.doing import processes
+from jaxdyn.ensemble.doing.checkpoint import Checkpoints
+from jaxdyn.ensemble.doing.execution import LAID_OUT, Execution, Stop
+from jaxdyn.ensemble.doing.progress import Progress, Silent
 from jaxdyn.results import store as stores
 from jaxdyn.results.dataset import template
 from jaxdyn.results.provenance import provenance, versions

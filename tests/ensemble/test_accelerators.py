@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxdyn as jd
-from jaxdyn.ensemble.accelerators import LAUNCH
+from jaxdyn.ensemble.deciding.accelerators import LAUNCH
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=8, n=64)
 

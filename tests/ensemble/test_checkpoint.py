@@ -19,8 +19,8 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
-from jaxdyn.ensemble.checkpoint import Checkpoints, Progressed
-from jaxdyn.ensemble.programme import Programme
+from jaxdyn.ensemble.compiling.programme import Programme
+from jaxdyn.ensemble.doing.checkpoint import Checkpoints, Progressed
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=5, n=16)
 AXES = {"vmap": {"width": jd.widths([4, 8]), "seed": np.arange(2)}}
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_the_sweep_goes_on(
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxdyn.ensemble.checkpoint.save_arrays", fail)
+    monkeypatch.setattr("jaxdyn.ensemble.doing.checkpoint.save_arrays", fail)
     with pytest.warns(RuntimeWarning, match="No space left.*goes on"):
         found = jd.sweep(_run, store=tmp_path / "a.zarr", checkpoint_every=0.0, **AXES)
     xr.testing.assert_equal(found.load(), whole)
@@ -157,7 +157,7 @@ def test_no_flipped_byte_of_a_checkpoint_passes_for_what_was_saved(tmp_path):
 
 def test_a_clock_that_runs_backwards_does_no_harm(tmp_path, monkeypatch, whole):
     ticks = iter(range(10**6, 0, -1))
-    monkeypatch.setattr("jaxdyn.ensemble.checkpoint.time.monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("jaxdyn.ensemble.doing.checkpoint.time.monotonic", lambda: float(next(ticks)))
     found = jd.sweep(_run, store=tmp_path / "a.zarr", checkpoint_every=5.0, **AXES)
     xr.testing.assert_equal(found.load(), whole)
 

@@ -15,9 +15,9 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
-from jaxdyn.ensemble import interrupt
-from jaxdyn.ensemble.programme import Programme
-from jaxdyn.ensemble.progress import Glance, glance
+from jaxdyn.ensemble.compiling.programme import Programme
+from jaxdyn.ensemble.doing import interrupt
+from jaxdyn.ensemble.doing.progress import Glance, glance
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=1, dim=3, n=8)
 

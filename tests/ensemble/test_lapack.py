@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdyn.ensemble.lapack import _RANKS, one_at_a_time
+from jaxdyn.ensemble.compiling.lapack import _RANKS, one_at_a_time
 
 MATRICES = np.random.default_rng(0).normal(size=(3, 5, 5))
 

@@ -14,9 +14,9 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
-from jaxdyn.ensemble import cost, memory
-from jaxdyn.ensemble.placement import place
-from jaxdyn.ensemble.speed import Speed
+from jaxdyn.ensemble.compiling.placement import place
+from jaxdyn.ensemble.deciding import cost, memory
+from jaxdyn.ensemble.deciding.speed import Speed
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=5, n=16)
 
@@ -37,7 +37,7 @@ SCRIPT = textwrap.dedent(
     import sys, json, numpy as np, jax
     sys.path.insert(0, "tests/ensemble")
     import jaxdyn as jd
-    from jaxdyn.ensemble import cost
+    from jaxdyn.ensemble.deciding import cost
     import test_placement
     chunk, store, stop = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     cost.members_together = lambda *_: chunk

@@ -19,7 +19,7 @@ import xarray as xr
 from ensemble.test_placement import TASK
 
 import jaxdyn as jd
-from jaxdyn.ensemble import processes
+from jaxdyn.ensemble.doing import processes
 
 HERE = str(Path(__file__).parents[1])
 AXES = {"loop": {"width": [8, 12]}, "vmap": {"seed": np.arange(8)}}
@@ -116,7 +116,9 @@ def test_when_one_process_of_two_is_killed_the_other_says_so_and_one_process_end
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 5])
 def test_every_cell_is_dealt_to_one_process_and_no_process_idles(monkeypatch, num_processes):
-    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.plan").jax, "process_count", lambda: num_processes)
+    monkeypatch.setattr(
+        importlib.import_module("jaxdyn.ensemble.deciding.plan").jax, "process_count", lambda: num_processes
+    )
     plan = jd.ensemble.plan(_run, loop={"width": [8, 64]}, vmap={"seed": np.arange(10)})
     dealt = processes.share(plan.cells, num_processes)
     assert sorted(cell.key for cells in dealt for cell in cells) == sorted(cell.key for cell in plan.cells)

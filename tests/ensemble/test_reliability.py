@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
-from jaxdyn.ensemble.execution import Execution
+from jaxdyn.ensemble.doing.execution import Execution
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=1, dim=3, n=8)
 AXES = {"loop": {"lr": [0.1, 0.2, 0.3]}, "vmap": {"seed": np.arange(64)}}

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxdyn as jd
-from jaxdyn.ensemble import hoist
+from jaxdyn.ensemble.compiling import hoist
 from jaxdyn.theory import catapult
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdyn as jd
-from jaxdyn.ensemble import cost, speed
+from jaxdyn.ensemble.deciding import calibration, cost, speed
 
 
 @pytest.fixture
@@ -30,19 +30,19 @@ def _model(overhead, rate, enough):
 
 def test_rate_overhead_and_size_are_read_off_a_device_that_follows_the_formula():
     seconds, flops = _model(1e-5, 1e11, 2e6)
-    found = speed._read_off(seconds, flops, False)
+    found = calibration._read_off(seconds, flops, False)
     assert found.rate == pytest.approx(1e11, rel=0.7)
     assert found.overhead == pytest.approx(1e-5, rel=0.2)
     assert 4e5 <= found.together <= 6.4e6
 
 
 def test_an_accelerator_runs_all_members_that_fit():
-    assert math.isinf(speed._read_off(*_model(1e-4, 1e13, 1e30), True).together)
+    assert math.isinf(calibration._read_off(*_model(1e-4, 1e13, 1e30), True).together)
 
 
 def test_a_noisy_machine_cannot_push_the_choice_beyond_all_bounds():
     seconds, flops = _model(1.0, 1e30, 1e30)
-    assert speed._read_off(seconds, flops, False).together <= 2e7
+    assert calibration._read_off(seconds, flops, False).together <= 2e7
 
 
 def test_a_measurement_is_kept_for_its_device_and_used_by_the_planner(folder, monkeypatch):
@@ -50,7 +50,7 @@ def test_a_measurement_is_kept_for_its_device_and_used_by_the_planner(folder, mo
     assert not assumed.measured
     found = speed.Speed(1e9, 1e-6, 1e3, "2026-11-24")
     measured = []
-    monkeypatch.setattr(speed, "_measure", lambda: (measured.append(1), found)[1])
+    monkeypatch.setattr(calibration, "_measure", lambda: (measured.append(1), found)[1])
     assert jd.ensemble.calibrate() == found
     assert jd.ensemble.calibrate() == found
     assert len(measured) == 1
@@ -74,5 +74,5 @@ def test_a_real_measurement_is_plausible(folder):
     assert 0 < found.overhead < 1e-2
     assert found.measured
     assert (folder / "speed.json").exists()
-    plan = jd.ensemble.plan(speed._work(), loop={"width": [8]}, vmap={"seed": np.arange(4)})
+    plan = jd.ensemble.plan(calibration._work(), loop={"width": [8]}, vmap={"seed": np.arange(4)})
     assert f"measured {found.measured}" in str(plan)

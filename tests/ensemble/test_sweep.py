@@ -74,7 +74,7 @@ def test_widths_in_several_buckets_land_at_their_labels(monkeypatch):
         return _run(width, seed)
 
     one = jd.sweep(run, vmap={"seed": np.arange(2), "width": jd.widths([16, 4, 8])})
-    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.cost"), "COMPILATION", -1.0)
+    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.deciding.cost"), "COMPILATION", -1.0)
     many = jd.sweep(run, vmap={"seed": np.arange(2), "width": jd.widths([16, 4, 8])})
     assert len(one.attrs["cells"]) == 1
     assert len(many.attrs["cells"]) == 3
@@ -300,7 +300,7 @@ def together():
 
 @pytest.mark.parametrize("chunk", [1, 2, 4])
 def test_members_in_chunks_are_the_members_together(chunk, together, monkeypatch, x64):
-    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.cost"), "members_together", lambda *_: chunk)
+    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.deciding.cost"), "members_together", lambda *_: chunk)
     chunked = jd.sweep(_run_of_two_records, vmap=AXES | {"width": jd.widths(AXES["width"])})
     assert chunked.attrs["members_at_a_time"] == [min(chunk, -(-6 // jax.local_device_count()))]
     np.testing.assert_array_equal(chunked.diverged_at >= 0, together.diverged_at >= 0)

@@ -41,7 +41,7 @@ def test_a_store_holds_what_the_sweep_returns(tmp_path):
 
 def test_attributes_tell_where_the_numbers_come_from(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "jaxdyn.ensemble.programme.Programme.compile_in", lambda *_: None
+        "jaxdyn.ensemble.compiling.programme.Programme.compile_in", lambda *_: None
     )  # nothing ahead: it waits for XLA
     attrs = jd.sweep(_run, store=tmp_path / "a.zarr", attrs={"experiment": "mine"}, **AXES).attrs
     assert attrs["experiment"] == "mine"
@@ -57,7 +57,7 @@ def test_attributes_tell_where_the_numbers_come_from(tmp_path, monkeypatch):
 def test_running_again_computes_nothing_and_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "a.zarr"
     first = jd.sweep(_run, store=path, **AXES).load()
-    monkeypatch.setattr("jaxdyn.ensemble.programme.Programme.start", _forbidden)
+    monkeypatch.setattr("jaxdyn.ensemble.compiling.programme.Programme.start", _forbidden)
     xr.testing.assert_identical(jd.sweep(_run, store=path, **AXES).load().drop_attrs(), first.drop_attrs())
 
 
@@ -180,9 +180,9 @@ def test_a_damaged_cell_is_found_out_and_computed_again_and_no_other(tmp_path, m
         data[len(data) // 2] ^= 0xFF
         chunk.write_bytes(data)
     started = []
-    start = importlib.import_module("jaxdyn.ensemble.programme").Programme.start
+    start = importlib.import_module("jaxdyn.ensemble.compiling.programme").Programme.start
     monkeypatch.setattr(
-        "jaxdyn.ensemble.programme.Programme.start", lambda self, a: (started.append(1), start(self, a))[1]
+        "jaxdyn.ensemble.compiling.programme.Programme.start", lambda self, a: (started.append(1), start(self, a))[1]
     )
     with pytest.warns(RuntimeWarning, match=r"linear.*damaged.*computed again"):
         found = jd.sweep(_run, store=path, **AXES)

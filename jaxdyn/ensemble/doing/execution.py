@@ -11,15 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdyn.ensemble import processes
-from jaxdyn.ensemble.ahead import Ahead
-from jaxdyn.ensemble.checkpoint import Checkpoints, Progressed
-from jaxdyn.ensemble.interrupt import Signals, postponed
-from jaxdyn.ensemble.memory import text
-from jaxdyn.ensemble.plan import Cell, Plan
-from jaxdyn.ensemble.programme import Programme, trim
-from jaxdyn.ensemble.progress import Progress, glance
-from jaxdyn.ensemble.trimming import trimmed
+from jaxdyn.ensemble.compiling.programme import Programme, trim
+from jaxdyn.ensemble.deciding.cells import Cell, Plan
+from jaxdyn.ensemble.deciding.memory import text
+from jaxdyn.ensemble.doing import processes
+from jaxdyn.ensemble.doing.ahead import Ahead
+from jaxdyn.ensemble.doing.checkpoint import Checkpoints, Progressed
+from jaxdyn.ensemble.doing.interrupt import Signals, postponed
+from jaxdyn.ensemble.doing.progress import Progress, glance
+from jaxdyn.ensemble.doing.trimming import trimmed
 from jaxdyn.results import store as stores
 from jaxdyn.results.dataset import DIVERGED_AT, DONE, STOPPED_AT
 from jaxdyn.results.params import save_params

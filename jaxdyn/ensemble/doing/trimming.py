@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from jaxdyn.dynamics import anchored
-from jaxdyn.ensemble.plan import Cell, Plan, first_member
-from jaxdyn.ensemble.programme import call_run
+from jaxdyn.ensemble.compiling.programme import call_run
+from jaxdyn.ensemble.deciding.cells import Cell, Plan, first_member
 
 
 def trimmed(chosen: Plan, cell: Cell, params: Any) -> list[tuple[str, dict[str, list[int]], Any]]:

@@ -23,9 +23,9 @@ import numpy as np
 from jaxdyn import dynamics
 from jaxdyn.dynamics import State, Timetable, Training
 from jaxdyn.dynamics.optimizers import functions_within
-from jaxdyn.ensemble import hoist, lapack
-from jaxdyn.ensemble.blame import blaming
-from jaxdyn.ensemble.placement import Placement
+from jaxdyn.ensemble.compiling import hoist, lapack
+from jaxdyn.ensemble.compiling.blame import blaming
+from jaxdyn.ensemble.compiling.placement import Placement
 from jaxdyn.models.width import Width
 
 

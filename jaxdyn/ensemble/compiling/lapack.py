@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jaxdyn._jaxpr import bind, execute, inner, opened
-from jaxdyn.ensemble import hoist
+from jaxdyn.ensemble.compiling import hoist
 
 _RANKS = {"tridiagonal_solve": 1} | dict.fromkeys(
     (

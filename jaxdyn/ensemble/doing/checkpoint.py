@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.ensemble.programme import is_key, on_host
+from jaxdyn.ensemble.compiling.programme import is_key, on_host
 from jaxdyn.results.arrays import load_arrays, save_arrays
 
 

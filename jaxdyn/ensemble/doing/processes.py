@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import jax
 
-from jaxdyn.ensemble import cost
-from jaxdyn.ensemble.plan import Cell
+from jaxdyn.ensemble.deciding import cost
+from jaxdyn.ensemble.deciding.cells import Cell
 
 _SIGN_OFF = 2.0  # seconds that process 0 stays after the last meeting
 

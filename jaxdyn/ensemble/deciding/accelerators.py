@@ -16,8 +16,8 @@ References:
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxdyn.ensemble.memory import SHARE, of_member
-from jaxdyn.ensemble.plan import Cell, Plan
+from jaxdyn.ensemble.deciding.cells import Cell, Plan
+from jaxdyn.ensemble.deciding.memory import SHARE, of_member
 
 LAUNCH = 5e-5
 """Seconds that a step costs however small it is, as assumed: about twenty kernels."""

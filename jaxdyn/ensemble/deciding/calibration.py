@@ -1,70 +1,27 @@
-"""How fast a device is, as the planner needs to know it: assumed at first, measured once by `calibrate`, and kept.
+"""How fast a device is, measured by sweeps of two small networks at several chunk sizes."""
 
-A batched step of c members takes about overhead + c · flops / rate. On a CPU, members beyond those that hide the overhead gain
-nothing and lose the cache, so what is wanted is the number of flops of a batched step from which more members at once no longer pay.
-`calibrate` runs sweeps of two small networks at several chunk sizes and reads all three off. What it found lies in one file a
-user, by device, number of devices and version of JAX; without it, figures of a 2-core machine are assumed.
-"""
-
-import contextlib
 import datetime
-import json
 import math
-import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn._cache import cache_folder
+from jaxdyn.dynamics import Training
+from jaxdyn.ensemble.deciding.cells import Layout
+from jaxdyn.ensemble.deciding.plan import plan
+from jaxdyn.ensemble.deciding.speed import Speed, keep, speed
+from jaxdyn.models import mlp
+from jaxdyn.tasks import from_arrays
 
-
-@dataclass(frozen=True)
-class Speed:
-    """What the planner knows of a device.
-
-    Attributes:
-        rate: flops a second that training reaches.
-        overhead: seconds of a batched step, however small.
-        together: flops of a batched step from which more members at once gain nothing; infinite where all that fit run together.
-        measured: the day of the measurement; "" where the figures are assumed.
-    """
-
-    rate: float
-    overhead: float
-    together: float
-    measured: str = ""
-
-    def __str__(self) -> str:
-        together = "all members that fit" if math.isinf(self.together) else f"members up to {self.together:.1g} flops"
-        how = f"measured {self.measured}" if self.measured else "assumed; `jaxdyn doctor` measures"
-        return f"{self.rate / 1e9:.3g} GFLOP/s, {1e6 * self.overhead:.2g} µs a step, {together} together ({how})"
-
-
-_ASSUMED = {"cpu": Speed(1e11, 5e-6, 2e6)}  # 2 cores, measured 2026-11-24
-_ASSUMED_ELSEWHERE = Speed(1e13, 5e-5, math.inf)
 _WIDTHS, _CHUNKS = (8, 48), (1, 4, 16)
 _MEMBERS, _STEPS, _ROUNDS = 32, 64, 5
 _SLACK = 1.05  # a chunk is good enough within this factor of the best
 _BOUNDS = (2e5, 2e7)  # a noisy machine cannot push the choice beyond
-
-
-@cache
-def speed() -> Speed:
-    """What is known of the devices of this process. Read once."""
-    assumed = _ASSUMED.get(jax.default_backend(), _ASSUMED_ELSEWHERE)
-    try:
-        found = json.loads(_file().read_text())[_device()]
-        return Speed(**found)
-    except (OSError, ValueError, KeyError, TypeError):
-        return assumed
 
 
 def calibrate(*, again: bool = False) -> Speed:
@@ -80,32 +37,12 @@ def calibrate(*, again: bool = False) -> Speed:
     if known.measured and not again:
         return known
     found = _measure()
-    held: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        held = json.loads(_file().read_text())
-    with contextlib.suppress(OSError):  # a measurement that cannot be kept is still one
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        beside = _file().with_name(f".speed.{os.getpid()}")
-        beside.write_text(json.dumps({**held, _device(): asdict(found)}, indent=2) + "\n")
-        beside.replace(_file())
-    speed.cache_clear()
+    keep(found)
     return found
-
-
-def _file() -> Path:
-    return cache_folder() / "speed.json"
-
-
-def _device() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    where = f" on {cores} cores" if jax.default_backend() == "cpu" else ""
-    return f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}{where}, JAX {jax.__version__}"
 
 
 def _measure() -> Speed:
     """Time steps of two networks at several chunk sizes, in turn."""
-    from jaxdyn.ensemble.plan import Layout, plan  # which goes by what is measured here
-
     run = _work()
     cases: dict[tuple[int, int], Any] = {}
     flops: dict[int, float] = {}
@@ -149,10 +86,6 @@ def _enough(width: int, seconds: dict[tuple[int, int], float]) -> int:
 def _work() -> Any:
     """A sweep's function of width and seed, cheap and typical."""
     import optax
-
-    from jaxdyn.dynamics import Training
-    from jaxdyn.models import mlp
-    from jaxdyn.tasks import from_arrays
 
     x = jax.random.normal(jax.random.key(0), (64, 32))
     task = from_arrays(x, x[:, :1])

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
-from jaxdyn.ensemble.plan import Cell, Plan
-from jaxdyn.ensemble.programme import Programme
+from jaxdyn.ensemble.compiling.programme import Programme
+from jaxdyn.ensemble.deciding.cells import Cell, Plan
 
 _THREADS = 4
 _LOOK_AHEAD = 2  # groups whose programmes are held at once, the running one included

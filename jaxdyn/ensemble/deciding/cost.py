@@ -15,9 +15,9 @@ import jax
 
 from jaxdyn import dynamics
 from jaxdyn.dynamics import Training
-from jaxdyn.ensemble import hoist
-from jaxdyn.ensemble.blame import blaming
-from jaxdyn.ensemble.speed import speed
+from jaxdyn.ensemble.compiling import hoist
+from jaxdyn.ensemble.compiling.blame import blaming
+from jaxdyn.ensemble.deciding.speed import speed
 
 COMPILATION = 3.0
 """Seconds to compile one cell, as the planner assumes."""

@@ -1,0 +1,1 @@
+"""One cell as compiled programmes, laid out on devices: knows no plan and no store."""
