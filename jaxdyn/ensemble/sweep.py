@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxdyn.dynamics import Training
+from jaxdyn.ensemble.compiling.placement import sound_partitioner
 from jaxdyn.ensemble.deciding.axes import Axes
 from jaxdyn.ensemble.deciding.cells import Cell, Layout, Plan
 from jaxdyn.ensemble.deciding.plan import plan
@@ -28,6 +29,7 @@ from jaxdyn.results.dataset import template
 from jaxdyn.results.provenance import provenance, versions
 
 
+@sound_partitioner()
 def sweep(
     run: Callable[..., Training],
     *,

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
-from jaxdyn.ensemble.compiling.placement import place
+from jaxdyn.ensemble.compiling.placement import place, sound_partitioner
 from jaxdyn.ensemble.deciding import cost, memory
 from jaxdyn.ensemble.deciding.speed import Speed
 
@@ -235,3 +235,19 @@ def test_use_cores_makes_devices_before_jax_starts_and_refuses_afterwards(collec
     made, devices, threads, words = json.loads(done.stdout)
     assert (made, devices, threads) == (3, 3, num_threads)
     assert "xla_force_host_platform_device_count=2" in words
+
+
+def test_the_partitioner_is_another_only_where_it_kills_and_only_meanwhile(monkeypatch):
+    option = "jax_use_shardy_partitioner"
+    if option not in jax.config.values:
+        pytest.skip("this JAX has one partitioner")
+    before = jax.config.values[option]
+    for version, inside in (("0.11.2", False), ("0.10.2", before), ("0.12.0", before)):
+        monkeypatch.setattr(jax, "__version__", version)
+        with sound_partitioner():
+            assert jax.config.values[option] == inside
+        assert jax.config.values[option] == before
+    monkeypatch.setattr(jax, "__version__", "0.11.2")
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    with sound_partitioner():
+        assert jax.config.values[option] == before

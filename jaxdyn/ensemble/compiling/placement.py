@@ -10,7 +10,8 @@ share out among threads; a member on each core is.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -121,6 +122,23 @@ def place(num_members: int, chunk: int, devices: Sequence[Any] | None = None) ->
     found = list(jax.local_devices() if devices is None else devices)
     useful = max(1, min(len(found), -(-num_members // chunk)))
     return Placement(num_members, min(chunk, -(-num_members // useful)), tuple(found[:useful]))
+
+
+@contextmanager
+def sound_partitioner() -> Iterator[None]:
+    """XLA's older partitioner in place of Shardy while programmes for several CPU devices are compiled, where Shardy kills the process.
+
+    It does in jaxlib 0.11 (segmentation fault, `probes.Sharpness` on two devices); neither 0.10.2 nor 0.12.0 does.
+    """
+    if not jax.__version__.startswith("0.11.") or jax.default_backend() != "cpu" or jax.local_device_count() == 1:
+        yield
+        return
+    before = jax.config.values["jax_use_shardy_partitioner"]
+    jax.config.update("jax_use_shardy_partitioner", False)  # for all threads: some compile
+    try:
+        yield
+    finally:
+        jax.config.update("jax_use_shardy_partitioner", before)
 
 
 def use_cores(num: int | None = None, *, collectives: bool = False) -> int:
