@@ -91,13 +91,18 @@ def plan(sizes: Sequence[int], *, alpha: float = ALPHA, spending: str = "obrien-
         >>> print(plan([8, 16, 32, 64], spending="pocock"))
         4 looks, pocock spending of 0.05; seeds: nominal error 8: 0.0097, 16: 0.011, 32: 0.017, 64: 0.026
     """
-    from scipy.special import ndtr
-
     counts = tuple(int(size) for size in sizes)
     if not counts or counts[0] < 2 or any(b <= a for a, b in itertools.pairwise(counts)):
         raise ValueError(f"`sizes` are the members at each look, at least 2 and growing, but are {list(sizes)}.")
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` is the error of all looks together, between 0 and 1, but is {alpha}.")
+    return _planned(counts, alpha, spending)
+
+
+@functools.cache
+def _planned(counts: tuple[int, ...], alpha: float, spending: str) -> Plan:
+    from scipy.special import ndtr
+
     fractions = np.array(counts) / counts[-1]
     spent = _spending(spending)(fractions, alpha)
     critical = boundary(fractions, spent)

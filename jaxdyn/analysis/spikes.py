@@ -7,7 +7,8 @@
 The papers give no rule; counts depend on these four numbers, so none has a default and all go into the attributes of
 the result, and `sensitivity` counts over a grid of them. A spike that settles above rearm · m leaves the detector disarmed, and what
 follows is not counted: `count` says at how many records that was so. It reports per run, per step and per epoch, which may order
-differently: runs with smaller batches take more steps. Spikes are not catapults until the curvature is seen to fall across them: `annotate` looks.
+differently: runs with smaller batches take more steps. Spikes are not catapults until the curvature is seen to fall across them:
+`annotate` looks.
 
 References:
     Zhu et al., arXiv 2306.04815 (spikes as catapults; the rule is ours).

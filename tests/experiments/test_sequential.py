@@ -10,7 +10,7 @@ import scipy.stats
 import xarray as xr
 
 from jaxdyn import cli, experiments
-from jaxdyn.analysis import looks
+from jaxdyn.analysis import levels, looks
 from jaxdyn.analysis.claims import AtLeast, AtMost, Claim, Within
 from jaxdyn.analysis.scaling import mean_interval
 
@@ -144,6 +144,34 @@ def test_a_number_without_an_interval_is_judged_anew_at_every_look():
     verdict = _by_id(_decide(("exact", "edge"), store=set()))["exact"]
     assert verdict.estimate == NUMBERS.max()
     assert "no interval, as of look 4 of 4" in verdict.note
+
+
+class AtTheBound(Toy):
+    """Fresh numbers of mean 0 for every run, and a claim whose bound is 0."""
+
+    def __init__(self, seed):
+        super().__init__((Claim("bound", "The mean lies on the bound.", "toy", AtMost(0.0)),))
+        self.numbers = np.random.default_rng(seed).normal(size=64)
+
+    def run(self, config, *, store=None, progress=None):
+        return xr.Dataset({"number": ("seed", self.numbers[: config.seeds])})
+
+    def intervals(self, config, dataset):
+        numbers = dataset["number"].values
+        reach = levels.student(len(numbers) - 1) * scipy.stats.sem(numbers)
+        return {"bound": (numbers.mean(), numbers.mean() - reach, numbers.mean() + reach)}
+
+
+def test_a_claim_on_its_bound_is_decided_in_about_5_percent_of_runs_over_all_looks():
+    found = [
+        experiments.decide(
+            AtTheBound(seed), Config(8, ()), hours=1.0, store=set(), spending="pocock", report=lambda _: None, clock=lambda: 0.0
+        ).verdicts[0].verdict
+        for seed in range(400)
+    ]  # fmt: skip
+    decided = np.mean([one != "inconclusive" for one in found])
+    assert abs(decided - 0.05) < 3 * np.sqrt(0.05 * 0.95 / 400)
+    assert {"supported", "not supported"} <= set(map(str, found))  # either way
 
 
 def test_what_is_not_a_number_stays_open_and_is_not_forecast():

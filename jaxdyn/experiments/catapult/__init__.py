@@ -14,8 +14,9 @@ are quadratic forms. A run *trains* if `phases.classify` calls it lazy or catapu
 *falls* if it loses 3 %: a catapult at η_rel = 2 + δ ends near 2 − δ, so this is met 1.5 % above 2.
 
 Sizes were chosen with the exact map of one example: its boundary at 4 lies within 0.3 % for m ≥ 2048, a rise by 1.1 is met 1 to 2 %
-above 2, and near 3.1, where λ ends at 0.003 λ_0, a peak of 10^4 takes 500 steps to come back. Boundaries are brackets of neighbouring
-rates of the grid, all seeds together. The exact maps are compared in double precision only: `jaxdyn run catapult --float64`.
+above 2, and near 3.1, where λ ends at 0.003 λ_0, a peak of 10^4 takes 500 steps to come back. Boundaries are geometric means over
+seeds, with intervals that hold the brackets of the grid. The exact maps are compared in double precision only:
+`jaxdyn run catapult --float64`.
 
 References:
     Zhu, Liu, Radhakrishnan, Belkin, arXiv 2205.11787 (C1). Lewkowycz et al., arXiv 2003.02218 (C6).
