@@ -104,6 +104,12 @@ class Store:
             plain = np.asarray(value).astype(self._group[name].dtype)
             self._put(name, index, plain)
             content[name] = _digest(plain)
+        for name, array in list(self._group.arrays()):
+            if array.metadata.dimension_names != (name,) and name not in (
+                *values,
+                DONE,
+            ):  # what this cell does not record
+                self._put(name, index, np.asarray(array.fill_value))
         self._put(DONE, index, np.asarray(True))
         self._group.require_group("cells").create_group(key, attributes={**commit, _CONTENT: content}, overwrite=True)
 

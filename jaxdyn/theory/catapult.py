@@ -37,8 +37,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
+from jaxdyn import _tree
 from jaxdyn._typing import Apply, Loss, Params
-from jaxdyn.geometry.kernel.independence import check
+from jaxdyn.geometry import check_examples
 from jaxdyn.losses import Quadratic
 
 Map = Callable[[Any], Any]
@@ -341,7 +342,8 @@ def quadratic_update(
     """
     if not isinstance(loss, Quadratic):
         raise ValueError(f"The maps need a quadratic loss such as losses.mse, but got {loss!r}.")
-    check(apply, params, x)
+    check_examples(apply, params, x)
+    params, x, y = _tree.single((params, x, y))
     eta = learning_rate * jnp.asarray(loss.c(*y.shape), y.dtype)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 

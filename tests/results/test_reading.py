@@ -78,6 +78,15 @@ def test_a_lost_chunk_of_a_finished_cell_is_an_error_that_names_it(store, chunk)
         results.open(store).load()
 
 
+def test_what_a_finished_cell_does_not_record_reads_as_missing_values(tmp_path):
+    opened = results.create_or_open(tmp_path / "a.zarr", _template(), {"axes": "mine"}, {})
+    opened.write("cell-0", CELLS[0], {"diverged_at": VALUES["diverged_at"][CELLS[0]]}, {})
+    found = results.open(tmp_path / "a.zarr").load()
+    assert np.isnan(found["loss"]).all()
+    assert int(found["done"].sum()) == 2
+    assert opened.is_intact("cell-0", CELLS[0])
+
+
 def test_other_cells_of_a_damaged_store_are_still_readable(store):
     (store / "loss/c/0/0/0").unlink()
     np.testing.assert_array_equal(results.open(store)["loss"].isel(rate=1, seed=slice(0, 2)), 2)
