@@ -18,7 +18,6 @@ References:
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,6 +27,7 @@ from jaxtyping import Array, Float
 from jaxdyn._typing import Apply, Params
 from jaxdyn.geometry.kernel.independence import check
 from jaxdyn.geometry.kernel.program import Equation, Program, apply_equation, execute, statics, trace
+from jaxdyn.geometry.kernel.uses import PRODUCTS, Use, find
 from jaxdyn.geometry.operators import paths
 
 Layer = str | Sequence[Any]
@@ -147,7 +147,7 @@ def layer_agop(
         sums = {}
         for use, g in jax.vmap(cotangents)(examples).items():
             rows = jnp.where(is_real.reshape(-1, *[1] * (g.ndim - 1)), g, 0.0)
-            rows = uses[use].positions(rows.reshape(-1, *g.shape[2:]))
+            rows = _positions(uses[use], rows.reshape(-1, *g.shape[2:]))
             sums[use] = rows.T @ rows  # [fan_out, fan_out]
         return sums
 
@@ -157,7 +157,7 @@ def layer_agop(
         known = statics(program, leaves)
         total: Any = 0.0
         for number, use in uses.items():
-            weight = use.matrix(known[use.weight])  # [fan_in, fan_out]
+            weight = _matrix(use, known[use.value])  # [fan_in, fan_out]
             total = total + weight @ sums[number] @ weight.T / x.shape[0]
         return total
 
@@ -200,30 +200,21 @@ def neural_feature_matrix(
         return matrix @ matrix.T
 
 
-@dataclass(frozen=True)
-class _Use:
-    """How the value `weight` enters one product z: its axes as a matrix, and which axes of z are its outputs."""
-
-    weight: int
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    features: tuple[int, ...]
-
-    def matrix(self, value: Any) -> Any:
-        """The weight as [fan_in, fan_out]."""
-        fan_in = math.prod(value.shape[axis] for axis in self.inputs)
-        return jnp.transpose(value, (*self.inputs, *self.outputs)).reshape(fan_in, -1)
-
-    def positions(self, rows: Any) -> Any:
-        """Cotangents [rows, *z] as [rows · positions, fan_out]."""
-        z = rows.shape[1:]
-        rest = [axis for axis in range(len(z)) if axis not in self.features]
-        order = [0, *(axis + 1 for axis in (*rest, *self.features))]
-        return jnp.transpose(rows, order).reshape(-1, math.prod(z[axis] for axis in self.features))
+def _matrix(use: Use, value: Any) -> Any:
+    """A weight as [fan_in, fan_out]."""
+    rows = sorted(use.left) if use.equation.name == "dot_general" else use.left
+    fan_in = math.prod(value.shape[axis] for axis in rows)
+    return jnp.transpose(value, (*rows, *use.right)).reshape(fan_in, -1)
 
 
-def _uses(program: Program, leaf: int) -> dict[int, _Use]:
-    """The products of an example's values with something made of the leaf alone, by the number of their result."""
+def _positions(use: Use, rows: Any) -> Any:
+    """Cotangents [rows, *z] as [rows · positions, fan_out]."""
+    rows = jax.vmap(lambda g: PRODUCTS[use.equation.name].positions_first(use, g, None))(rows)
+    return rows.reshape(-1, math.prod(use.shape[axis] for axis in use.right))
+
+
+def _uses(program: Program, leaf: int) -> dict[int, Use]:
+    """The plain products of an example's values with something made of the leaf alone, by the number of their result."""
     made_of = {leaf}
     found = {}
     for equation in program.equations:
@@ -232,28 +223,10 @@ def _uses(program: Program, leaf: int) -> dict[int, _Use]:
                 made_of.update(equation.outvars)
             continue
         sides = [side for side, value in enumerate(equation.invars[:2]) if value in made_of]
-        if len(sides) == 1 and (use := _use(program, equation, sides[0])) is not None:
-            found[equation.outvars[0]] = use
+        use = find(program, equation, sides[0]) if len(sides) == 1 and equation.name != "gather" else None
+        if use is not None and not set(use.left) & set(use.right):  # neither batched nor grouped
+            found[use.output] = use
     return found
-
-
-def _use(program: Program, equation: Equation, side: int) -> _Use | None:
-    weight, parameters = equation.invars[side], equation.params
-    rank, out_rank = len(program.shape(weight)), len(program.shape(equation.outvars[0]))
-    if equation.name == "dot_general":
-        contracted, batched = (tuple(axes[side]) for axes in parameters["dimension_numbers"])
-        if batched:
-            return None
-        free = tuple(axis for axis in range(rank) if axis not in contracted)
-        features = range(len(free)) if side == 0 else range(out_rank - len(free), out_rank)
-        return _Use(weight, tuple(sorted(contracted)), free, tuple(features))
-    if equation.name == "conv_general_dilated" and side == 1:
-        if parameters["feature_group_count"] != 1 or parameters["batch_group_count"] != 1:
-            return None
-        numbers = parameters["dimension_numbers"]
-        outputs, inputs, *space = numbers.rhs_spec
-        return _Use(weight, (*space, inputs), (outputs,), (numbers.out_spec[1],))
-    return None
 
 
 def _leaf(params: Any, layer: Layer) -> tuple[int, str]:

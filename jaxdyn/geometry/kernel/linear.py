@@ -32,26 +32,18 @@ Pair = tuple[Factor, Factor]
 
 
 class At(NamedTuple):
-    """A step of a program, with all values that do not depend on the example."""
+    """A step, the shapes of its operand and result, its program, and all values that do not depend on the example."""
 
+    step: Step
+    before: tuple[int, ...]
+    after: tuple[int, ...]
     program: Program
     values: Mapping[int, Any]
-    step: Step
 
     @property
     def params(self) -> dict[str, Any]:
         """The parameters of the primitive."""
         return self.step.equation.params
-
-    @property
-    def before(self) -> tuple[int, ...]:
-        """The shape of the operand."""
-        return self.program.shape(self.step.equation.invars[self.step.operand])
-
-    @property
-    def after(self) -> tuple[int, ...]:
-        """The shape of the result."""
-        return self.program.shape(self.step.equation.outvars[self.step.result])
 
 
 def _tuple_map(pair: Pair, function: Any) -> Pair:

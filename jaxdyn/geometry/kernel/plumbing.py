@@ -66,22 +66,18 @@ def pull_back(
         if isinstance(step, Split):
             pair = regroup(pair, step.before, step.after)
         else:
-            pair = LINEAR[step.equation.name].back(At(program, values, step), pair)
+            equation = step.equation
+            before, after = program.shape(equation.invars[step.operand]), program.shape(equation.outvars[step.result])
+            pair = LINEAR[equation.name].back(At(step, before, after, program, values), pair)
     return pair
 
 
 def _paths(program: Program, found: Views, equation: Equation, result: int, leaf: int) -> tuple[Path, ...] | None:
     carriers = [i for i, v in enumerate(equation.invars) if leaf in program.leaves[v]]
-    rule = LINEAR.get(equation.name)
-    if (
-        rule is None
-        or not rule.carries(carriers)
-        or not jnp.issubdtype(program.avals[equation.outvars[result]].dtype, jnp.floating)
-    ):
+    rule, aval = LINEAR.get(equation.name), program.avals[equation.outvars[result]]
+    if rule is None or not rule.carries(carriers) or not jnp.issubdtype(aval.dtype, jnp.floating):
         return None
-    if rule.is_elementwise and any(
-        program.shape(equation.invars[i]) != program.shape(equation.outvars[0]) for i in carriers
-    ):
+    if rule.is_elementwise and any(program.shape(equation.invars[i]) != aval.shape for i in carriers):
         return None
     paths: list[Path] = []
     for operand in carriers:
