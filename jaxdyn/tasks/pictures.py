@@ -11,9 +11,9 @@
 | `fsdd` | 1, 3 | 64 frames × 32 bands of a log-mel spectrogram |
 | `ag_news` | World, Business | 1024 hashed words, in no order: 1 × 1 in 1024 colours |
 
-All but the first need files: `jaxdyn.tasks.sources` says where, for `cifar-2` what `jaxdyn.tasks.cifar10` reads or an `.npz` of it.
-Nothing is downloaded: the error of absent files says what to fetch and where to put it. Pictures may be made smaller by averaging over
-blocks; they are centred and scaled as `jaxdyn.tasks.classification` does by default, to mean ‖x‖²/d = 1 over the training set.
+All but the first need files: `jaxdyn.tasks.sources` says where, for `cifar-2` what `jaxdyn.tasks.cifar10` reads. Nothing is downloaded:
+the error of absent files says what to fetch and where to put it. Pictures may be made smaller by averaging over blocks; they are
+centred and scaled as `jaxdyn.tasks.classification` does by default, to mean ‖x‖²/d = 1 over the training set.
 """
 
 import dataclasses

@@ -77,6 +77,9 @@ def test_curves_are_the_least_losses_along_the_run(toy):
 
 def test_absent_data_are_left_out_and_named(toy):
     assert "mnist" in json.loads(toy.attrs["left_out"])
+    assert json.loads(toy.attrs["data"]) == {
+        "digits": {"classes": [3, 8], "coding": "sign", "normalise": "centred", "shape": [8, 8, 1]}
+    }
     assert not any("mnist" in one.id for one in TEST_LOSS.verdicts(toy))
     name, what, why = TEST_LOSS.summary(TOY, toy)[-1]
     assert (name, what) == ("mnist", "left out")
@@ -219,8 +222,13 @@ def test_settings_without_their_data_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"cifar-10-python\.tar\.gz"):
         sweep.ensemble(dataclasses.replace(TOY, data=("digits", "cifar-2"), studied="cifar-2", variants=("sgd",)))
-    with pytest.raises(ValueError, match="no data set 'svhn'"):
-        sweep.ensemble(dataclasses.replace(TOY, data=("svhn",)))
+    with pytest.raises(ValueError, match="no data set 'imagenet'"):
+        sweep.ensemble(dataclasses.replace(TOY, data=("imagenet",)))
+
+
+def test_variants_run_on_the_first_data_set_where_the_studied_one_is_not_asked_for():
+    config = dataclasses.replace(TOY, data=("polynomial",), variants=("sgd",))
+    assert sweep.ensemble(config)[1]["panel"] == ["polynomial", "polynomial, sgd"]
 
 
 def test_the_paper_preset_lowers_for_accelerators_at_full_precision():

@@ -15,7 +15,7 @@ import jaxdyn as jd
 from jaxdyn import experiments
 from jaxdyn.analysis.scaling import mean_interval
 from jaxdyn.experiments.subspace import measure, sweep
-from jaxdyn.tasks import pictures
+from jaxdyn.tasks import pictures, sources
 
 SUBSPACE = experiments.load("subspace")
 TOY = sweep.Config("digits", 8, 12, 32, 4, (2.4, 2.8), 3, 25)
@@ -277,8 +277,9 @@ def test_pictures_are_averages_of_blocks(cifar):
 
 def test_absent_pictures_say_what_to_fetch(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXDYN_DATA", str(tmp_path))
-    for name in ("mnist", "fashion-mnist", "cifar-2"):
+    monkeypatch.setattr(sources, "DEBIAN", tmp_path)
+    for name in ("mnist", "fashion-mnist", "kmnist", "cifar-2", "svhn", "fsdd", "ag_news"):
         with pytest.raises(FileNotFoundError, match="Fetch"):
             pictures.task(name, n=8, n_test=4, side=8)
-    with pytest.raises(ValueError, match="no set of pictures 'svhn'"):
-        pictures.task("svhn", n=8, n_test=4, side=8)
+    with pytest.raises(ValueError, match="no set of pictures 'imagenet'"):
+        pictures.task("imagenet", n=8, n_test=4, side=8)

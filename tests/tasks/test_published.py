@@ -12,7 +12,7 @@ from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from jaxdyn.tasks import ag_news, classification, fashion_mnist, fsdd, kmnist, mnist, sources, speech, svhn
+from jaxdyn.tasks import ag_news, classification, fashion_mnist, fsdd, kmnist, mnist, pictures, sources, speech, svhn
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 28, 28), dtype=np.uint8)
@@ -373,3 +373,19 @@ def test_damaged_news_are_refused_by_name(data, text, message):
     with pytest.raises(ValueError, match=message) as error:
         ag_news(classes=(1, 2))
     assert "ag_news.csv" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name in pictures.NAMES if name != "cifar-2"])
+def test_two_classes_of_every_set_are_pictures_of_the_shape_announced(data, name):
+    for folder in ("mnist", "fashion-mnist", "kmnist"):
+        write_idx(data / folder)
+    write_svhn(data / "svhn")
+    write_voices(data)
+    write_news(data / "ag_news")
+    for side in (1000, 8):
+        task = pictures.task(name, n=4, n_test=3, side=side)
+        assert task.x.shape == (4, np.prod(pictures.shape(name, side)))
+        assert task.y.shape == (4, 1)
+        assert 1 <= len(task.x_test) == len(task.y_test) <= 3
+        np.testing.assert_allclose(np.mean(np.square(task.x)), 1, rtol=1e-5)
+    assert pictures.task(name, n=4, n_test=0, side=8).x_test is None

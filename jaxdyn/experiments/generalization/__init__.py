@@ -7,9 +7,10 @@ batches; what counts is the *best* test loss along the run of a fixed number of 
 reached. Under gradient descent the linear model is not simulated: `theory.linearized` gives its whole run from one eigendecomposition.
 The quadratic model of a two-layer ReLU network is the network with frozen gates.
 
-Data: `digits` (3 or 8) always, `polynomial` (y = x_1 x_2, x ~ N(0, I_10)), and `mnist`, `fashion-mnist` and `cifar-2` where their
-files are (`tasks.pictures` says where); the others are left out, which the attribute `left_out` and the summary say. Data are
-fixed: intervals are over initialisations (and batches).
+Data: `digits` (3 or 8) always, `polynomial` (y = x_1 x_2, x ~ N(0, I_10)), and those of `tasks.pictures` where their
+files are (`mnist`, `fashion-mnist`, `kmnist`, `cifar-2`, `svhn`, `fsdd`, `ag_news`), two classes each; the others are left out, which
+the attribute `left_out` and the summary say; the attribute `data` says what each was made into. Data are fixed: intervals are over
+initialisations (and batches).
 
 Below 2 a rate is sub-critical, above super-critical. Of each kind the best rate is chosen for a seed by the geometric mean of the *other*
 seeds, so that the number of rates tried favours neither. Test losses are compared by geometric means over seeds.

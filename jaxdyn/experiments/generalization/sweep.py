@@ -25,9 +25,9 @@ CRITICAL = 2.0
 class Config:
     """Sizes of the experiment."""
 
-    # of `digits`, `polynomial`, `mnist`, `fashion-mnist`, `cifar-2`; those without files are left out
+    # `polynomial` and any of `tasks.pictures` (`mnist`, `fsdd`, `ag_news`, …); those without files are left out
     data: tuple[str, ...]
-    studied: str  # the one that the variants run on
+    studied: str  # the one that the variants run on; the first of `data` where it is not among them
     variants: tuple[str, ...]  # some of `sgd`, `tanh`, `swish`, `three layers`, `convolution`
     side: int  # pixels a side, at most; larger pictures are averaged over blocks
     num_train: int  # training examples
@@ -48,13 +48,17 @@ _ALL = ("digits", "polynomial", "mnist", "fashion-mnist", "cifar-2")
 PRESETS = {
     "ci": Config(("digits",), "digits", ("sgd",), 8, 48, 100, 128, 32, 8, (1.0, 1.9, 2.6, 3.3), 5, 60, 5),
     "laptop": Config(_ALL, "digits", VARIANTS, 14, 128, 200, 512, 128, 32, _RATES, 5, 300, 5),
-    "paper": Config(_ALL, "cifar-2", VARIANTS, 32, 256, 2000, 5000, 2048, 1000, _MANY, 5, 5000, 10),
+    "paper": Config(
+        (*_ALL, "svhn", "fsdd", "ag_news"), "cifar-2", VARIANTS, 32, 256, 2000, 5000, 2048, 1000, _MANY, 5, 5000, 10
+    ),
 }
 
 
 def options(config: Config) -> dict[str, Any]:
-    """Data without files are named in the attributes."""
-    return {"attrs": {"left_out": json.dumps(_tasks(config)[1])}}
+    """Attributes: `data`, what each data set was made into, and `left_out`, those without files."""
+    found, left_out = _tasks(config)
+    about = {name: pictures.about(name, config.side) for name in found if name != "polynomial"}
+    return {"attrs": {"left_out": json.dumps(left_out), "data": json.dumps(about)}}
 
 
 def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -68,9 +72,10 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         FileNotFoundError: where no data set is there, or not the one that the variants are studied on.
     """
     tasks, absent = _tasks(config)
-    if not tasks or (config.variants and config.studied not in tasks):
-        raise FileNotFoundError(absent.get(config.studied, f"`data` is {config.data}, without {config.studied!r}."))
-    panels = [*tasks, *(f"{config.studied}, {variant}" for variant in config.variants)]
+    studied = config.studied if config.studied in config.data else config.data[0]
+    if not tasks or (config.variants and studied not in tasks):
+        raise FileNotFoundError(absent[studied])
+    panels = [*tasks, *(f"{studied}, {variant}" for variant in config.variants)]
 
     def one(panel: str, model: str, rate: Any, seed: Any) -> jd.Training:
         name, _, variant = panel.partition(", ")
@@ -149,7 +154,7 @@ def _tasks(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
             else:
                 tasks[name] = pictures.task(name, side=config.side, **sizes)
         except FileNotFoundError as error:
-            absent[name] = str(error).replace(f"{Path.cwd()}/", "") + " `data` may be elsewhere: set JAXDYN_DATA."
+            absent[name] = str(error).replace(f"{Path.cwd()}/", "")
     return tasks, absent
 
 

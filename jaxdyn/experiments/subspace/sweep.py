@@ -18,7 +18,7 @@ MODELS = ("network", "quadratic")
 class Config:
     """Sizes of the experiment."""
 
-    data: str  # one of `digits`, `mnist`, `fashion-mnist`, `cifar-2`; all but the first need files under `$JAXDYN_DATA`
+    data: str  # one of `tasks.pictures`; all but `digits` need files, which are looked for as `tasks.sources` says
     side: int  # pixels a side, at most; larger pictures are averaged over blocks
     num_train: int  # training pictures n
     width: int  # hidden neurons of the fully connected network
