@@ -5,7 +5,8 @@
 `run` is the user's own plain function of the axes, returning a `Training`. Each cell (one value of every loop axis and one
 bucket of widths) is compiled into two programmes, whatever the members and steps; it is driven in pieces of equal record
 counts, so that progress needs nothing inside the compiled code, and written to the store when it is done, whole or not
-at all. Running the same sweep on the same store again fills only what is missing.
+at all. Running the same sweep on the same store again fills only what is missing; running it with more values on any axis
+computes those, and with fewer, reads them.
 """
 
 import hashlib
@@ -17,9 +18,10 @@ import numpy as np
 
 from jaxdyn.dynamics import Training
 from jaxdyn.ensemble.compiling.placement import sound_partitioner
-from jaxdyn.ensemble.deciding.axes import Axes
+from jaxdyn.ensemble.deciding.axes import Axes, parse
 from jaxdyn.ensemble.deciding.cells import Cell, Layout, Plan
-from jaxdyn.ensemble.deciding.plan import plan
+from jaxdyn.ensemble.deciding.elements import digest, hold, merged
+from jaxdyn.ensemble.deciding.plan import decide
 from jaxdyn.ensemble.doing import processes
 from jaxdyn.ensemble.doing.checkpoint import Checkpoints
 from jaxdyn.ensemble.doing.execution import LAID_OUT, Execution, Stop
@@ -49,7 +51,9 @@ def sweep(
         run: function of the axes, by name, returning a `Training`. It is called once a cell, while tracing.
         loop: `{name: values}` or `{name: {label: value}}`: axes that compile anew, because they change shapes or code.
         vmap: `{name: array}`: axes that are traced and batched. Hidden widths go as `jd.widths([...])`.
-        store: path of a zarr store that is written as cells finish, and resumed from; or a URL that fsspec knows (`s3://…`).
+        store: path of a zarr store that is written as cells finish, and resumed from; or a URL that fsspec knows (`s3://…`). A store
+            grows: with more values on any axis only what is missing is computed, and what is finished stays bit for bit. With fewer
+            values, or in another order, what is asked for is read. New values lie behind the old ones in the store.
         keep_params: keep the final parameters beside the store; `jd.results.params` reads them.
         checkpoint_every: seconds between two checkpoints inside a cell, at least; a killed sweep loses no more than that and the
             time between two records. Ctrl-C and SIGTERM save one more and lose nothing. Only where `store` is a path. The resumed
@@ -94,28 +98,43 @@ def sweep(
         )
     if not processes.is_first():  # the first one decides how the sweep is cut, and the store says so
         processes.wait(LAID_OUT)
-    kept = stores.layout(store)
-    chosen = plan(run, loop=loop, vmap=vmap, memory=memory, layout=None if kept is None else Layout.from_json(kept))
+    axes = parse(run, loop, vmap)
+    told = stores.told(store)
+    held = None if told is None else hold(axes, told.axes, Layout.from_json(told.layout), told.finished, store)
+    chosen = decide(run, axes, memory, held=held)
+    checkpoints = Checkpoints(path, checkpoint_every)
 
     def lay_out() -> Any:
-        return _lay_out(chosen, store, stop, dict(attrs or {}))
+        found = _lay_out(chosen, store, told, stop, dict(attrs or {}))
+        kept = {cut.key for cut in chosen.layout.cuts}
+        for cut in () if held is None else held.layout.cuts:
+            if cut.key not in kept:  # given up, and what was asked of it cut anew
+                checkpoints.clear(cut.key)
+        return found
 
-    checkpoints = Checkpoints(path, checkpoint_every)
-    execution = Execution(chosen, store, lay_out, keep_params, checkpoints, progress or Silent(), stop, kept is None)
-    return execution.execute()
+    execution = Execution(chosen, store, lay_out, keep_params, checkpoints, progress or Silent(), stop, told is None)
+    found = execution.execute()
+    places = dict(zip((axis.name for axis in axes.every), chosen.held.places, strict=True))
+    if any(not np.array_equal(places[name], np.arange(found.sizes[name])) for name in places):
+        found = found.isel(places)
+    return found.assign_attrs(attrs or {})
 
 
-def _lay_out(chosen: Plan, where: Any, stop: Stop | None, attrs: Mapping[str, Any]) -> Any:
-    """Make the store of a plan, or open it where it is."""
+def _lay_out(chosen: Plan, where: Any, told: stores.Told | None, stop: Stop | None, attrs: Mapping[str, Any]) -> Any:
+    """Make the store of a plan, or open it where it is and let it grow by what it lacks."""
     axes = chosen.axes
     records = [record for cell in chosen.cells for record in cell.records]
     blocks = {axis.name: length for axis, length in zip(axes.vmap, chosen.layout.block, strict=True)}
-    if axes.width is not None:  # buckets of widths lie anywhere along their axis
-        blocks[axes.vmap[axes.width].name] = 1
-    labels = {axis.name: axis.labels for axis in axes.every}
-    layout = template(labels, records, blocks=blocks, can_stop=stop is not None)
+    blocks |= {axes.vmap[i].name: 1 for i in axes.widths}  # buckets of widths lie anywhere along their axis
+    own = merged(axes, None if told is None else told.axes)
+    layout = template(
+        {axis.name: np.asarray(own[axis.name]["labels"], _kind(axis.labels)) for axis in axes.every},
+        records,
+        blocks=blocks,
+        can_stop=stop is not None,
+    )
     fingerprint = {
-        "axis": {axis.name: _digest(axis.labels, axis.values) for axis in axes.every},
+        "axis": own,
         "record": {cell.key: _signature(cell) for cell in chosen.cells},
         "version": versions() | {"float64": str(jax.config.values["jax_enable_x64"])},
         **({} if stop is None else {"stop": _code(stop)}),
@@ -124,31 +143,30 @@ def _lay_out(chosen: Plan, where: Any, stop: Stop | None, attrs: Mapping[str, An
         import zarr
 
         where = zarr.storage.MemoryStore()
-    return stores.create_or_open(where, layout, fingerprint, {**_describe(chosen), **provenance(), **attrs})
+    is_all = all(len(places) == length for places, length in zip(chosen.held.places, chosen.held.shape, strict=True))
+    described = _describe(chosen)
+    if told is None:
+        return stores.create_or_open(where, layout, fingerprint, {**described, **provenance(), **attrs})
+    grown = {"layout": described["layout"], **({**described, **attrs} if is_all else {})}
+    return stores.create_or_open(where, layout, fingerprint, grown)
+
+
+def _kind(labels: np.ndarray) -> Any:
+    """The type of a coordinate; of text as wide as it need be."""
+    return None if labels.dtype.kind == "U" else labels.dtype
 
 
 def _signature(cell: Cell) -> dict[str, Any]:
     """What is recorded when, in plain words: part of the store's fingerprint."""
-    return {
+    training = {"training": {"steps": cell.steps, "loss": cell.loss, "precision": cell.precision}}
+    return training | {
         dim: {
-            "times": f"{len(times)} from {times[0]} to {times[-1]} ({_digest(times)})",
+            "times": f"{len(times)} from {times[0]} to {times[-1]}",
+            "exact times": digest(times),
             "variables": {name: f"{one.dtype}{list(one.shape)}" for name, one in yields.items()},
         }
         for dim, times, yields in cell.records
     }
-
-
-def _digest(*values: Any) -> str:
-    """A short hash of labels and values; functions count by name."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(values, is_leaf=callable):
-        if jax.numpy.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        is_array = isinstance(leaf, (np.ndarray, jax.Array, int, float, bool, str, np.generic))
-        found.update(
-            repr(np.asarray(leaf).tolist()).encode() if is_array else str(getattr(leaf, "__name__", "")).encode()
-        )
-    return found.hexdigest()[:16]
 
 
 def _describe(chosen: Plan) -> dict[str, Any]:

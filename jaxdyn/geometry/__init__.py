@@ -1,7 +1,7 @@
 """The local geometry of f at (params, x): plain functions, no time, no recording."""
 
 from jaxdyn.geometry import alignment, ball, hessian, multilinear, operators, spectrum, subspace
-from jaxdyn.geometry._independence import check as check_examples
+from jaxdyn.geometry.kernel.independence import check as check_examples
 from jaxdyn.geometry.agop import agop, agop_factor, layer_agop, neural_feature_matrix
 from jaxdyn.geometry.alignment import cosine, factor_cosine, matrix_power, pearson
 from jaxdyn.geometry.blocks import as_matrix

@@ -8,13 +8,12 @@ A store lies at a path, or at a URL that fsspec knows (`s3://…`, `gs://…`, `
 need a path.
 
 A store belongs to one sweep: its fingerprint holds the axes, the records, the versions and, cell by cell, the hashes of
-the programmes and of the arrays that went into them. A difference is refused, and named.
+the programmes and of the arrays that went into them. A difference is refused, and named. But axes may grow: the attributes are
+written first, then the arrays follow, when the store is next opened if need be.
 """
 
 import hashlib
-import itertools
 import json
-import math
 import os
 import socket
 import sys
@@ -22,17 +21,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdyn.results.dataset import DONE, Field, Template
-
-_CHUNK = 4e6  # bytes of a chunk, at most
+from jaxdyn.results.dataset import DONE, Template
+from jaxdyn.results.tiling import around, boxes, chunk_lengths, create_array, extend, misfit
 
 StoreLike = Any
 """A path, a URL that fsspec knows, or a zarr store object."""
 
+_GROWING = "growing"  # an attribute while the arrays of a store do not have the length of its axes yet
 _CONTENT = "content"  # the hash of a cell's values in its commit record
 WHOLE = "every_chunk_is_written"  # the attribute of a store in which what was written has chunks, fill values or not
 
@@ -120,20 +119,44 @@ class Store:
     def _put(self, name: str, index: tuple[Any, ...], value: np.ndarray) -> None:
         with _every_chunk():
             array = self._group[name]
-        for box, part in _boxes(index):
-            array[box] = value[part] if value.ndim else value
+        for box, part in boxes(index):
+            new = value[part] if value.ndim else value
+            whole = around(array, box)
+            if whole == box:
+                array[box] = new
+                continue
+            with _one_at_a_time(self.where):  # members of other cells lie in these chunks
+                try:
+                    array[box] = new
+                except (ValueError, RuntimeError):  # they are damaged, and their cells will be found to be
+                    array[whole] = array.fill_value
+                    array[box] = new
+
+
+class Told(NamedTuple):
+    """What a store tells of its sweep.
+
+    Attributes:
+        axes: for each axis its labels and a hash of each value, `{name: {"labels": […], "values": […]}}`.
+        layout: how it was cut, as plain data.
+        finished: keys of the cells that are computed.
+    """
+
+    axes: dict[str, Any]
+    layout: dict[str, Any]
+    finished: frozenset[str]
 
 
 def create_or_open(
     where: StoreLike, template: Template, fingerprint: Mapping[str, Any], attrs: Mapping[str, Any]
 ) -> Store:
-    """Make a new store, or open one that belongs to the same sweep.
+    """Make a new store, or open one that belongs to the same sweep, and let it grow where axes or records are more than it has.
 
     Args:
         where: a path, a URL or a zarr store object.
         template: the layout of the dataset.
         fingerprint: what identifies the sweep, `{part: hash or value}`.
-        attrs: attributes of a new dataset.
+        attrs: attributes of a dataset that is new or grows.
 
     Raises:
         ValueError: where the store belongs to another sweep (the part that differs is named), or is no store.
@@ -141,13 +164,13 @@ def create_or_open(
     import zarr
 
     if _exists(where):
-        return _open(where, fingerprint)
+        return _open(where, template, fingerprint, attrs)
     with _quiet(), _every_chunk():
         group = zarr.create_group(_located(where), overwrite=False)
         for name, labels in template.coordinates.items():
-            _create(group, name, (name,), labels.shape, labels.dtype, None, labels.shape)[...] = labels
+            create_array(group, name, (name,), labels.shape, labels.dtype, None, labels.shape)[...] = labels
         for name, field in template.fields.items():
-            _create(group, name, field.dims, field.shape, field.dtype, field.fill, _chunks(field, template))
+            create_array(group, name, field.dims, field.shape, field.dtype, field.fill, chunk_lengths(field, template))
         for folder in ("cells", "params", "checkpoints"):
             group.create_group(folder)
         group.attrs.update({**attrs, "fingerprint": dict(fingerprint), WHOLE: True})
@@ -181,20 +204,34 @@ def open(where: StoreLike) -> Any:
         group = zarr.open_group(_located(where), mode="r", use_consolidated=False)
         store, path = checked(group, where), group.path or None
         dataset = xr.open_zarr(store, group=path, chunks=None, consolidated=False, zarr_format=3)
-    for name in ("fingerprint", WHOLE):
+    for name in ("fingerprint", WHOLE, _GROWING):
         dataset.attrs.pop(name, None)
     return dataset
 
 
-def layout(where: StoreLike) -> dict[str, Any] | None:
-    """How the sweep of a store is cut, or None where there is no store yet."""
+def told(where: StoreLike) -> Told | None:
+    """What a store tells of its sweep; None where there is no store yet.
+
+    Raises:
+        ValueError: for a store of an earlier jaxdyn.
+    """
     import zarr
 
     if where is None or not _exists(where, is_store=True):
         return None
     with _quiet():
-        found = dict(zarr.open_group(_located(where), mode="r", use_consolidated=False).attrs).get("layout")
-    return dict(found) if isinstance(found, Mapping) else None
+        group = zarr.open_group(_located(where), mode="r", use_consolidated=False)
+        attrs = dict(group.attrs)
+        if "fingerprint" not in attrs:
+            return None
+        axes, layout = attrs["fingerprint"].get("axis", {}), attrs.get("layout", {})
+        if "cells" not in layout or not all(isinstance(one, Mapping) for one in axes.values()):
+            raise ValueError(
+                f"The store {str(where)!r} was written by an earlier jaxdyn, and `jd.results.open` still reads it; choose another path for "
+                "`store=`."
+            )
+        finished = frozenset(group["cells"].group_keys()) if "cells" in group else frozenset[str]()
+    return Told(axes, layout, finished)
 
 
 def as_path(where: StoreLike) -> Path | None:
@@ -274,7 +311,7 @@ def exclusive(where: StoreLike) -> Iterator[None]:
             held.close()
 
 
-def _open(where: StoreLike, fingerprint: Mapping[str, Any]) -> Store:
+def _open(where: StoreLike, template: Template, fingerprint: Mapping[str, Any], attrs: Mapping[str, Any]) -> Store:
     import zarr
 
     if not _exists(where, is_store=True):
@@ -284,12 +321,34 @@ def _open(where: StoreLike, fingerprint: Mapping[str, Any]) -> Store:
     found = dict(group.attrs).get("fingerprint")
     if found is None:
         raise ValueError(f"{str(where)!r} is a zarr group, but no jaxdyn store; choose another path for `store=`.")
-    differing = _difference(found, json.loads(json.dumps(fingerprint)))
+    asked = json.loads(json.dumps(fingerprint))
+    records = {key: one for key, one in found["record"].items() if key in asked["record"]}
+    known = {key: one for key, one in asked["record"].items() if key in records}
+    differing = _difference({**found, "axis": {}, "record": records}, {**asked, "axis": {}, "record": known}) or misfit(
+        group, template
+    )
     if differing:
         raise ValueError(
-            f"The store {str(where)!r} belongs to another sweep: {differing}. Choose another path for `store=`, or delete it."
+            f"The store {str(where)!r} belongs to another sweep: {differing}. Ask for what it holds, or choose another path for `store=`."
         )
-    return Store(group, where)
+    grown = {**found, "axis": asked["axis"], "record": {**found["record"], **asked["record"]}}
+    is_behind = _GROWING in group.attrs
+    if grown == found and not is_behind:
+        return Store(group, where)
+    with exclusive(where), _quiet():
+        group = zarr.open_group(group.store, mode="r+", use_consolidated=False)
+        if dict(group.attrs)["fingerprint"] != found:
+            raise ValueError(f"The store {str(where)!r} was changed by another run just now; run the same sweep again.")
+        if grown != found:
+            old = zarr.open_group(
+                group.store, mode="r+", use_consolidated=True
+            )  # readers see the old axes until all is done
+            old.attrs.update({**attrs, "fingerprint": grown, _GROWING: True})
+        with _every_chunk():
+            extend(zarr.open_group(group.store, mode="r+", use_consolidated=False), template)
+        zarr.consolidate_metadata(group.store, zarr_format=3)
+        del zarr.open_group(group.store, mode="r+", use_consolidated=True).attrs[_GROWING]
+        return Store(zarr.open_group(group.store, mode="r+", use_consolidated=False), where)
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str | None:
@@ -308,66 +367,18 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
     return None if old == new else f"{path} was {old!r} and is {new!r} now"
 
 
-def _boxes(index: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
-    """A region as boxes of slices, each with its part of the region's values.
-
-    Zarr overwrites whole chunks unread, damaged or not, but only where it is told of slices.
-    """
-    if not index:
-        yield ..., ...
+@contextmanager
+def _one_at_a_time(where: StoreLike) -> Iterator[None]:
+    """Let one process at a time into chunks that several cells share; only on a file system."""
+    path = as_path(where)
+    if path is None or sys.platform == "win32":
+        yield
         return
-    runs: list[list[Any]] = []
-    parts: list[list[slice]] = []
-    for one in index:
-        if isinstance(one, slice):
-            runs.append([one])
-            parts.append([slice(None)])
-        elif np.ndim(one) == 0:
-            runs.append([int(one)])
-        else:
-            cuts = np.split(np.arange(len(one)), 1 + np.flatnonzero(np.diff(one) != 1))
-            runs.append([slice(int(one[cut[0]]), int(one[cut[-1]]) + 1) for cut in cuts])
-            parts.append([slice(int(cut[0]), int(cut[-1]) + 1) for cut in cuts])
-    yield from zip(itertools.product(*runs), itertools.product(*parts), strict=True)
+    import fcntl
 
-
-def _chunks(field: Field, template: Template) -> tuple[int, ...]:
-    """Chunks that never cross a block: the axes of a block are joined, last first, up to a few megabytes."""
-    chunks = [1 if dim in template.axes else length for dim, length in zip(field.dims, field.shape, strict=True)]
-    for position in reversed(range(len(chunks))):
-        block = min(template.blocks.get(field.dims[position], 1), field.shape[position])
-        if field.dims[position] in template.axes and block > 1:
-            room = max(1, int(_CHUNK / max(math.prod(chunks) * field.dtype.itemsize, 1)))
-            chunks[position] = _part(block, field.shape[position], room)
-    return tuple(chunks)
-
-
-def _part(block: int, length: int, most: int) -> int:
-    """The length of a chunk, at most `most`: anything where one block is the whole axis, else a divisor of the block."""
-    if block <= most:
-        return block
-    if block == length:
-        return -(-length // -(-length // most))
-    return max(divisor for divisor in range(1, most + 1) if block % divisor == 0)
-
-
-def _create(group: Any, name: str, dims: Any, shape: Any, dtype: Any, fill: Any, chunks: Any) -> Any:
-    from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
-
-    if np.dtype(dtype).kind in "US":
-        return group.create_array(
-            name, shape=shape, dtype=dtype, chunks=tuple(max(1, c) for c in chunks), dimension_names=dims
-        )
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=tuple(max(1, c) for c in chunks),
-        fill_value=fill,
-        dimension_names=dims,
-        serializer=BytesCodec(),
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
-    )
+    with (path / "checkpoints" / "writing").open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _digest(value: Any) -> str:
@@ -387,8 +398,9 @@ def _every_chunk() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide zarr's remarks about parts of format 3 that are not final (string types)."""
+    """Hide zarr's remarks about parts of format 3 that are not final (string types), and about files that are none of its own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(Zarr V3|zarr format 3|Zarr format 3).*")
+        warnings.filterwarnings("ignore", message="Object at .* is not recognized")  # locks and checkpoints
         warnings.filterwarnings("ignore", category=FutureWarning)
         yield

@@ -82,6 +82,26 @@ def test_widths_in_several_buckets_land_at_their_labels(monkeypatch):
     np.testing.assert_allclose(many.loss, one.loss, rtol=1e-4)
 
 
+@pytest.mark.parametrize("compilation", [3.0, -1.0], ids=["one bucket", "a bucket each"])
+def test_any_number_of_widths_are_the_unpadded_networks(x64, monkeypatch, compilation):
+    def run(first, seed, second):
+        model = jd.models.mlp((5, first, second, 1), activation=jnp.cos)
+        record = jd.record(jd.at([0, 3]), loss=jd.probes.Loss(), out=jd.probes.Outputs())
+        return jd.Training(model, DIGITS_LIKE, optax.sgd(0.1), steps=3, key=jax.random.key(seed), record=record)
+
+    monkeypatch.setattr(importlib.import_module("jaxdyn.ensemble.deciding.cost"), "COMPILATION", compilation)
+    first, second = ([7, 2, 4, 3], [3, 6, 5]) if compilation > 0 else ([7, 2], [3, 6])
+    axes = {"first": jd.widths(first), "seed": np.arange(2), "second": jd.widths(second)}
+    padded = jd.sweep(run, vmap=axes)
+    assert len(padded.attrs["cells"]) == (1 if compilation > 0 else 4)
+    for one in first:
+        for two in second:
+            alone = jd.train(run(one, 1, two)).values
+            for name in ("loss", "out"):
+                found = padded[name].sel(first=one, second=two, seed=1)
+                np.testing.assert_allclose(found, alone[name], atol=1e-12, rtol=1e-10)
+
+
 def test_run_is_traced_only_while_planning_and_never_by_pieces_or_members():
     calls = []
 

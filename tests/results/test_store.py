@@ -92,17 +92,15 @@ def test_an_interrupted_write_is_done_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("other", "axes", "words"),
     [
-        ({}, AXES | {"vmap": {"width": jd.widths([4, 8]), "seed": np.arange(3)}}, "seed"),
-        ({}, AXES | {"vmap": {"width": jd.widths([4, 16]), "seed": np.arange(2)}}, "width"),
         ({"rate": 0.2}, AXES, "programme itself"),
         (
             {"task": jd.tasks.polynomial(jax.random.key(9), degree=2, dim=5, n=16)},
             AXES,
             "arrays that `run` closes over",
         ),
-        ({"steps": 8}, AXES, "times"),
+        ({"steps": 8}, AXES, "steps"),
     ],
-    ids=["seeds", "widths", "code", "data", "steps"],
+    ids=["code", "data", "steps"],
 )
 def test_a_changed_sweep_is_refused_and_the_difference_named(tmp_path, other, axes, words):
     path = tmp_path / "a.zarr"

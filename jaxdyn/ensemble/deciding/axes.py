@@ -2,7 +2,7 @@
 
 Two kinds of axes, named for what happens: a `loop` axis compiles anew (architecture, depth, expansion, batch size:
 shapes or code), a `vmap` axis is traced and batched (rate, seed, scale, hidden width). One value of every loop axis and
-one bucket of widths make a *cell*, whose members run together.
+one bucket of every axis of widths make a *cell*, whose members run together.
 
 A padded width costs what the largest width of its bucket costs, and every bucket costs a compilation: `buckets` weighs
 the two.
@@ -10,7 +10,8 @@ the two.
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ import jax
 import numpy as np
 
 from jaxdyn.models.width import Width
+
+_ROUNDS = 10  # of cutting the axes of widths in turn, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,47 +65,59 @@ class Axes:
         return tuple(len(axis) for axis in self.every)
 
     @property
-    def width(self) -> int | None:
-        """Position of the width axis among the vmap axes."""
-        found = [i for i, axis in enumerate(self.vmap) if isinstance(axis.values, Width)]
-        return found[0] if found else None
-
-    @property
-    def widths(self) -> np.ndarray:
-        """The values of the width axis; empty where there is none."""
-        return np.asarray([] if self.width is None else self.vmap[self.width].values.active)
+    def widths(self) -> tuple[int, ...]:
+        """Positions of the axes of hidden widths among the vmap axes."""
+        return tuple(i for i, axis in enumerate(self.vmap) if isinstance(axis.values, Width))
 
     def loop_values(self, index: Sequence[int]) -> dict[str, Any]:
         """What `run` receives for the loop axes at an index."""
         return {axis.name: axis.values[i] for axis, i in zip(self.loop, index, strict=True)}
 
-    def members(self, picks: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    def members(
+        self, picks: Sequence[np.ndarray], maxima: Sequence[int] | None = None
+    ) -> tuple[dict[str, Any], tuple[int, ...]]:
         """The vmapped arguments of a block of members, each with one leading member axis, and the shape they unflatten to.
 
         Args:
             picks: indices along each vmap axis.
+            maxima: to how many units each axis of widths is padded; the largest width of its picks when None.
         """
         shape = tuple(len(pick) for pick in picks)
         grids = np.meshgrid(*picks, indexing="ij") if picks else []
+        padded = iter(maxima or [])
         arguments = {}
         for axis, grid in zip(self.vmap, grids, strict=True):
             flat = grid.reshape(-1)
             values = jax.tree.map(lambda leaf, flat=flat: leaf[flat], axis.values)
             if isinstance(values, Width):
-                values = Width(maximum=int(np.max(values.active)), active=values.active)
+                maximum = int(np.max(values.active)) if maxima is None else next(padded)
+                values = Width(maximum=maximum, active=values.active)
             arguments[axis.name] = values
         return arguments, shape
 
-    def blocks(self, bucket: np.ndarray | None, lengths: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
-        """Cut the members of a bucket of widths into blocks of at most `lengths` along each vmap axis, in order."""
-        whole = [np.arange(len(axis)) for axis in self.vmap]
-        if bucket is not None and self.width is not None:
-            whole[self.width] = bucket
-        cuts = [
-            [pick[start : start + length] for start in range(0, len(pick), length)]
-            for pick, length in zip(whole, lengths, strict=True)
-        ]
-        yield from itertools.product(*cuts)
+
+def blocks(picks: Sequence[np.ndarray], lengths: Sequence[int]) -> list[tuple[np.ndarray, ...]]:
+    """A box of members cut into boxes of at most `lengths` along each vmap axis, in order."""
+    cuts = [
+        [pick[start : start + length] for start in range(0, len(pick), length)]
+        for pick, length in zip(picks, lengths, strict=True)
+    ]
+    return list(itertools.product(*cuts))
+
+
+def boxes(mask: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    """The true entries of a mask as disjoint boxes, each an index array an axis; along an axis, equal slices stay together.
+
+    Example:
+        >>> [[pick.tolist() for pick in box] for box in boxes(np.array([[0, 1], [0, 1], [1, 1]], bool))]
+        [[[0, 1], [1]], [[2], [0, 1]]]
+    """
+    if mask.ndim == 0:
+        return [()] if mask else []
+    alike: dict[bytes, list[int]] = {}
+    for i, part in enumerate(mask):
+        alike.setdefault(part.tobytes(), []).append(i)
+    return [(np.asarray(same), *rest) for same in alike.values() for rest in boxes(np.asarray(mask[same[0]]))]
 
 
 def parse(run: Callable[..., Any], loop: Mapping[str, Any] | None, vmap: Mapping[str, Any] | None) -> Axes:
@@ -117,40 +132,56 @@ def parse(run: Callable[..., Any], loop: Mapping[str, Any] | None, vmap: Mapping
     if both:
         raise ValueError(f"Axis `{both[0]}` is given in `loop` and in `vmap`; keep one of them.")
     _check_signature(run, [*loop, *vmap])
-    axes = Axes(
+    return Axes(
         tuple(_loop_axis(name, values) for name, values in loop.items()),
         tuple(_vmap_axis(name, values) for name, values in vmap.items()),
     )
-    if sum(isinstance(axis.values, Width) for axis in axes.vmap) > 1:
-        raise ValueError("Only one vmapped axis can be `jd.widths([...])`; put the other widths in `loop=`.")
-    return axes
 
 
-def buckets(axes: Axes, cost: Callable[[int], float], compilation: float) -> list[np.ndarray | None]:
-    """Which widths run padded together, by least total cost.
+def buckets(
+    values: Sequence[np.ndarray], cost: Callable[[tuple[int, ...]], float], compilation: float
+) -> list[list[np.ndarray]]:
+    """Which widths run padded together, for each axis of widths; what is compiled is the product of the axes' buckets.
+
+    The axes are cut in turn, each at least total cost given the cuts of the others, until nothing changes: for one axis the optimum, for
+    several a local one.
 
     Args:
-        axes: the axes.
-        cost: seconds that all members of one width take when padded to a maximum.
+        values: the widths of each axis.
+        cost: seconds that all members of one combination of widths take when padded to these maxima.
         compilation: seconds that one more compilation takes.
 
     Returns:
-        Index arrays along the width axis, smallest widths first; `[None]` where there is no width axis.
+        For each axis its buckets as index arrays, smallest widths first.
     """
-    if axes.width is None:
-        return [None]
-    values = axes.widths
+    cuts = [[np.argsort(one, kind="stable")] for one in values]
+    for _ in range(_ROUNDS):
+        before = [len(cut) for cut in cuts]
+        for axis, own in enumerate(values):
+            others = [[(int(one[b].max()), len(b)) for b in cut] for one, cut in zip(values, cuts, strict=True)]
+            others[axis] = [(0, 1)]
+            beside = [tuple(zip(*cell, strict=True)) for cell in itertools.product(*others)]
+
+            def price(width: int, axis: int = axis, beside: Any = beside) -> float:
+                return sum(math.prod(n) * cost((*m[:axis], width, *m[axis + 1 :])) for m, n in beside)
+
+            cuts[axis] = _cut(own, price, len(beside) * compilation)
+        if [len(cut) for cut in cuts] == before or len(values) == 1:
+            break
+    return [[np.sort(bucket) for bucket in cut] for cut in cuts]
+
+
+def _cut(values: np.ndarray, price: Callable[[int], float], more: float) -> list[np.ndarray]:
+    """The buckets of one axis at least cost: each costs `more`, and `price(its maximum)` for every width in it."""
     order = np.argsort(values, kind="stable")
-    count = len(order)
     best: list[tuple[float, list[np.ndarray]]] = [(0.0, [])]
-    for end in range(1, count + 1):
-        price = cost(int(values[order[end - 1]]))
+    for end in range(1, len(order) + 1):
+        each = price(int(values[order[end - 1]]))
         options = [
-            (best[start][0] + compilation + (end - start) * price, [*best[start][1], order[start:end]])
-            for start in range(end)
+            (best[start][0] + more + (end - start) * each, [*best[start][1], order[start:end]]) for start in range(end)
         ]
         best.append(min(options, key=lambda option: option[0]))
-    return [np.sort(bucket) for bucket in best[count][1]]
+    return best[-1][1]
 
 
 def loop_indices(axes: Axes) -> Iterable[tuple[int, ...]]:

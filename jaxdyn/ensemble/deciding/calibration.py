@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn.dynamics import Training
-from jaxdyn.ensemble.deciding.cells import Layout
-from jaxdyn.ensemble.deciding.plan import plan
+from jaxdyn.ensemble.deciding.axes import parse
+from jaxdyn.ensemble.deciding.plan import decide
 from jaxdyn.ensemble.deciding.speed import Speed, keep, speed
 from jaxdyn.models import mlp
 from jaxdyn.tasks import from_arrays
@@ -49,8 +49,8 @@ def _measure() -> Speed:
     with ThreadPoolExecutor(4) as pool:
         for width in _WIDTHS:
             for chunk in _CHUNKS:
-                layout = Layout((_MEMBERS,), {"0": [None]}, {"cell-0": chunk})
-                chosen = plan(run, loop={"width": [width]}, vmap={"seed": np.arange(_MEMBERS)}, layout=layout)
+                axes = parse(run, {"width": [width]}, {"seed": np.arange(_MEMBERS)})
+                chosen = decide(run, axes, None, chunk=chunk)
                 flops[width] = chosen.cells[0].step.flops
                 programme = chosen.programme(chosen.cells[0])
                 programme.compile_in(pool)

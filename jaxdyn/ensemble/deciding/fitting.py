@@ -5,32 +5,46 @@ unfused steps are far below the budget are taken as fitting; the others are comp
 fewer members at a time, then smaller blocks.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from jaxdyn.ensemble.deciding.cells import Cell, Layout, Plan
+from jaxdyn.ensemble.deciding.cells import Cell, Plan
 from jaxdyn.ensemble.deciding.memory import of_member, shrink, text
 
 _FAR_BELOW = 8  # a cell whose rough bound is this many times smaller than the budget is not compiled to be sure
 
 
-def fit(cut: Callable[[Layout], Plan], layout: Layout, budget: int) -> Plan:
-    """The plan of a layout, or of a finer one where a cell would not fit.
+@dataclass(frozen=True)
+class Sizes:
+    """How large what runs together may be.
+
+    Attributes:
+        block: greatest length of a block along each vmap axis.
+        chunks: for each group of cells, how many members are vmapped at a time.
+    """
+
+    block: tuple[int, ...]
+    chunks: Mapping[str, int]
+
+
+def fit(cut: Callable[[Sizes], Plan], sizes: Sizes, budget: int) -> Plan:
+    """The plan of some sizes, or of smaller ones where a cell would not fit.
 
     Args:
-        cut: makes the plan of a layout.
-        layout: how to cut at first.
+        cut: makes the plan of some sizes.
+        sizes: at first.
         budget: bytes a device may hold.
 
     Raises:
         ValueError: where a single member does not fit.
     """
     while True:
-        plan = cut(layout)
-        found = next(((cell, plan.memory(cell)) for cell in _doubtful(plan) if plan.memory(cell) > budget), None)
+        plan = cut(sizes)
+        doubtful = [cell for cell in _doubtful(plan) if cell.group in sizes.chunks]
+        found = next(((cell, plan.memory(cell)) for cell in doubtful if plan.memory(cell) > budget), None)
         if found is None:
             return plan
-        layout = _finer(plan, layout, *found, budget)
+        sizes = _smaller(plan, sizes, *found)
 
 
 def _doubtful(plan: Plan) -> list[Cell]:
@@ -45,15 +59,14 @@ def _doubtful(plan: Plan) -> list[Cell]:
     return [cell for cell in groups.values() if bound(cell) * _FAR_BELOW > plan.budget]
 
 
-def _finer(plan: Plan, layout: Layout, cell: Cell, needed: int, budget: int) -> Layout:
-    chunk = cell.placement.chunk
+def _smaller(plan: Plan, sizes: Sizes, cell: Cell, needed: int) -> Sizes:
+    chunk, budget = cell.placement.chunk, plan.budget
     if chunk > 1:
-        return replace(layout, chunks={**layout.chunks, cell.group: chunk // 2})
+        return replace(sizes, chunks={**sizes.chunks, cell.group: chunk // 2})
     members = len(cell.placement.devices)
     if cell.num_members > members:
         fitting = max(members, min(cell.num_members // 2, cell.num_members * budget // needed))
-        smaller = shrink(layout.block, fitting, last=plan.axes.width)
-        return replace(layout, block=smaller)
+        return replace(sizes, block=shrink(sizes.block, fitting, last=plan.axes.widths))
     raise ValueError(
         f"The cell {cell.name or cell.key!r} needs {text(needed)} on each device even one member at a time, and the budget is "
         f"{text(budget)}. Raise `memory=`, narrow the network, use a smaller batch, or give the probes a `batch_size`."

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +55,20 @@ def of_member(step: Step, records: Sequence[tuple[str, Any, Mapping[str, Any]]])
     return 4 * step.state + recorded
 
 
-def shrink(lengths: Sequence[int], largest: int, *, last: int | None = None) -> tuple[int, ...]:
+def shrink(lengths: Sequence[int], largest: int, *, last: Collection[int] = ()) -> tuple[int, ...]:
     """Block lengths along the axes whose product is at most `largest`, the first axes cut first.
 
     Args:
         lengths: of the axes.
         largest: members of a block, at most.
-        last: position of an axis that is cut only when all others are down to one: that of the widths, whose padding a cut wastes.
+        last: positions of axes that are cut only when all others are down to one: those of widths, whose padding a cut wastes.
 
     Example:
-        >>> shrink([5, 8], 40), shrink([5, 8], 10), shrink([5, 8], 10, last=0), shrink([10000], 300)
+        >>> shrink([5, 8], 40), shrink([5, 8], 10), shrink([5, 8], 10, last=[0]), shrink([10000], 300)
         ((5, 8), (2, 4), (5, 2), (295,))
     """
     found = list(lengths)
-    for position in sorted(range(len(found)), key=lambda one: (one == last, one)):
+    for position in sorted(range(len(found)), key=lambda one: (one in last, one)):
         beyond = math.prod(found) / max(largest, 1)
         if beyond <= 1:
             break

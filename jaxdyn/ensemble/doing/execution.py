@@ -120,7 +120,12 @@ class Execution:
         if committed is None:
             return False
         self.compare(cell, committed, self.plan.programme(cell).fingerprint)
-        if not self.store.is_intact(cell.key, self.plan.index(cell)):
+        if not self.store.is_intact(cell.key, cell.cut.index):
+            if cell.num_members < cell.cut.num_members:
+                raise ValueError(
+                    f"The cell {cell.name or cell.key!r} of the store {str(self.where)!r} is damaged, and holds members beside those "
+                    "asked for. Ask for all values that the store holds: the cell is then computed again."
+                )
             warnings.warn(
                 f"The cell {cell.name or cell.key!r} of the store {str(self.where)!r} is damaged: what is on disk is not what was "
                 "written. It is computed again.",
@@ -216,7 +221,7 @@ class Execution:
         if self.keep_params and path is not None:
             for key, index, tree in trimmed(self.plan, cell, trim(state, cell.num_members).params):
                 save_params(path, key, index, tree)
-        self.store.write(cell.key, self.plan.index(cell), values, fingerprint)
+        self.store.write(cell.key, cell.cut.index, values, fingerprint)
 
     def compare(self, cell: Cell, old: Mapping[str, str], new: Mapping[str, str]) -> None:
         """Refuse a cell that another programme, or other data, computed."""
@@ -225,7 +230,7 @@ class Execution:
             if old.get(part) != new.get(part):
                 raise ValueError(
                     f"The store {str(self.where)!r} belongs to another sweep: {words} of the cell {cell.name or cell.key} "
-                    "changed since it was computed. Choose another path for `store=`, or delete it."
+                    "changed since it was computed. Ask with what computed it, or choose another path for `store=`."
                 )
 
     def guard(self, action: Callable[[], Any], unwritten: tuple[Cell, Mapping[str, np.ndarray]] | None = None) -> None:
@@ -248,7 +253,7 @@ class Execution:
         found = stores.open(self.store.where).load()
         if unwritten is not None:
             cell, values = unwritten
-            sizes = zip(self.plan.axes.shape, self.plan.index(cell), strict=True)
+            sizes = zip(self.plan.held.shape, cell.cut.index, strict=True)
             where = np.ix_(*(np.atleast_1d(np.arange(n)[i]) for n, i in sizes))
             for name, value in {**values, DONE: np.ones(cell.shape, bool)}.items():
                 held = found[name].values

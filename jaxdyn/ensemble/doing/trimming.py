@@ -1,5 +1,7 @@
 """The final parameters of a cell without the padding of its widths, as they are kept beside a store."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,35 +13,37 @@ from jaxdyn.ensemble.deciding.cells import Cell, Plan, first_member
 
 
 def trimmed(chosen: Plan, cell: Cell, params: Any) -> list[tuple[str, dict[str, list[int]], Any]]:
-    """One entry a width of the cell: `(key, positions by axis, tree of [members, …])`.
+    """One entry a combination of the cell's widths: `(key, positions by axis, tree of [members, …])`.
 
     Args:
         chosen: the plan of the cell.
         cell: whose parameters.
         params: pytree whose leaves have one leading member axis.
     """
-    axes = chosen.axes
-    index = {axis.name: [i] for axis, i in zip(axes.loop, cell.loop, strict=True)}
-    index |= {axis.name: [int(i) for i in pick] for axis, pick in zip(axes.vmap, cell.picks, strict=True)}
-    if axes.width is None:
+    axes, cut = chosen.axes, cell.cut
+    index = {axis.name: [i] for axis, i in zip(axes.loop, cut.loop, strict=True)}
+    index |= {axis.name: [int(i) for i in pick] for axis, pick in zip(axes.vmap, cut.picks, strict=True)}
+    if not axes.widths:
         return [(cell.key, index, params)]
     entries = []
-    width = axes.vmap[axes.width]
-    for place, position in enumerate(cell.picks[axes.width]):
-        shapes = _unpadded(chosen, cell, int(np.asarray(width.values.active)[position]))
+    for places in itertools.product(*(range(cell.shape[i]) for i in axes.widths)):
+        at = dict(zip(axes.widths, places, strict=True))
+        active = [int(axes.vmap[i].values.active[cell.picks[i][place]]) for i, place in at.items()]
+        positions = {axes.vmap[i].name: int(cut.picks[i][place]) for i, place in at.items()}
+        where = tuple(at.get(i, slice(None)) for i in range(len(cell.shape)))
 
-        def trim(leaf: Any, shape: Any, place: int = place) -> np.ndarray:
-            members = np.asarray(leaf).reshape((*cell.shape, *leaf.shape[1:]))
-            members = np.take(members, place, axis=axes.width).reshape(-1, *leaf.shape[1:])
+        def trim(leaf: Any, shape: Any, where: Any = where) -> np.ndarray:
+            members = np.asarray(leaf).reshape((*cell.shape, *leaf.shape[1:]))[where].reshape(-1, *leaf.shape[1:])
             return members[(slice(None), *(slice(0, length) for length in shape.shape))]
 
-        own = index | {width.name: [int(position)]}
-        entries.append((f"{cell.key}-{position}", own, jax.tree.map(trim, params, shapes)))
+        own = index | {name: [position] for name, position in positions.items()}
+        key = "-".join([cell.key, *map(str, positions.values())])
+        entries.append((key, own, jax.tree.map(trim, params, _unpadded(chosen, cell, active))))
     return entries
 
 
-def _unpadded(chosen: Plan, cell: Cell, active: int) -> Any:
-    """Shapes of the parameters of the network of one width, without padding."""
+def _unpadded(chosen: Plan, cell: Cell, active: Sequence[int]) -> Any:
+    """Shapes of the parameters of the network of some widths, without padding."""
 
     def init(values: Any) -> Any:
         return anchored(call_run(chosen.run, cell.fixed, values)).params0
