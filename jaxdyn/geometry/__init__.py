@@ -1,7 +1,6 @@
 """The local geometry of f at (params, x): plain functions, no time, no recording."""
 
 from jaxdyn.geometry import alignment, ball, hessian, multilinear, operators, spectrum, subspace
-from jaxdyn.geometry.kernel.independence import check as check_examples
 from jaxdyn.geometry.agop import agop, agop_factor, layer_agop, neural_feature_matrix
 from jaxdyn.geometry.alignment import cosine, factor_cosine, matrix_power, pearson
 from jaxdyn.geometry.blocks import as_matrix
@@ -14,6 +13,7 @@ from jaxdyn.geometry.hessian import (
     sharpness,
 )
 from jaxdyn.geometry.kernel import ntk, ntk_blocks, ntk_plan
+from jaxdyn.geometry.kernel.independence import check as check_examples
 from jaxdyn.geometry.operators import Operator
 from jaxdyn.geometry.spectrum import Density, Spectrum
 from jaxdyn.geometry.subspace import Parts, kernel_norm, project, subspace_loss
