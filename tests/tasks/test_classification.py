@@ -4,11 +4,12 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import matplotlib.image
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxdyn.tasks import classification, digits
+from jaxdyn.tasks import classification, digits, npz
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -238,3 +239,29 @@ def test_codes_and_scales_that_are_none_are_refused(arguments, message):
     unchecked = inspect.unwrap(classification)
     with pytest.raises(ValueError, match=message):
         unchecked(np.ones((30, 2)) * np.arange(30)[:, None], np.arange(30) % 3, **{"classes": (0, 1), **arguments})
+
+
+def test_pictures_of_ones_own_become_tasks_as_the_readme_says(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8)
+    names = np.array(["cat", "dog"])[np.arange(12) % 2]
+    expected = classification(pixels, names, classes=("dog", "cat"), n=8)
+
+    for index, (picture, name) in enumerate(zip(pixels, names, strict=True)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        matplotlib.image.imsave(tmp_path / name / f"{index:02}.png", picture)
+    paths = sorted(tmp_path.glob("*/*.png"))
+    x = np.stack([matplotlib.image.imread(path) for path in paths])
+    folder = classification(x[..., :3], np.array([path.parent.name for path in paths]), classes=("dog", "cat"), n=8)
+
+    hugging_face = {"image": list(pixels), "label": (np.arange(12) % 2).tolist()}
+    x = np.stack([np.asarray(image) for image in hugging_face["image"]])
+    columns = classification(x, np.asarray(hugging_face["label"]), classes=(1, 0), n=8)
+
+    torchvision = [(picture, index % 2) for index, picture in enumerate(pixels)]
+    x, labels = zip(*((np.asarray(image), label) for image, label in torchvision), strict=True)
+    pairs = classification(x, labels, classes=(1, 0), n=8)
+
+    np.savez(tmp_path / "own.npz", x=pixels, y=names)
+    for task in (folder, columns, pairs, npz(tmp_path / "own.npz", classes=("dog", "cat"), n=8)):
+        for name in ("x", "y", "x_test", "y_test"):
+            np.testing.assert_allclose(getattr(task, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
