@@ -41,7 +41,7 @@ class Runs:
         optimizer = optax.chain(optax.add_noise(0.01, 0.5, key=jax.random.key(7)), optax.adam(0.01))
         records = (
             jd.record(jd.every(1), loss=jd.probes.Loss()),
-            jd.record(jd.every(self.steps // 4), dim="seldom", seldom=self.seldom),
+            jd.record(jd.every(self.steps // 4), dim="seldom", probe=self.seldom),
         )
         return jd.Training(
             model, self.task, optimizer, steps=self.steps, key=jax.random.key(seed), sampler=jd.minibatch(8), record=records
