@@ -114,7 +114,9 @@ class PowerLaw:
             >>> PowerLaw(-0.5, -0.6, -0.4, 3.0, Fitted("width", "seed", 4.0, 64.0, 5, 8, 0))(9.0)
             1.0
         """
-        return self.prefactor * x**self.exponent * np.exp(self.correction / np.sqrt(x))
+        power = self.prefactor * x**self.exponent
+        is_straight = isinstance(self.correction, float) and self.correction == 0.0
+        return power if is_straight else power * np.exp(self.correction / np.sqrt(x))
 
     def __str__(self) -> str:
         fitted = self.fitted
