@@ -28,6 +28,7 @@ from jaxdyn.ensemble.doing.execution import LAID_OUT, Execution, Stop
 from jaxdyn.ensemble.doing.progress import Progress, Silent
 from jaxdyn.results import store as stores
 from jaxdyn.results.dataset import template
+from jaxdyn.results.places import as_path
 from jaxdyn.results.provenance import provenance, versions
 
 
@@ -87,7 +88,7 @@ def sweep(
         >>> dict(sweep(run, vmap={"lr": jnp.array([0.1, 0.2]), "seed": jnp.arange(3)}).loss.sizes)
         {'lr': 2, 'seed': 3, 'step': 3}
     """
-    path = stores.as_path(store)
+    path = as_path(store)
     if keep_params and path is None:
         raise ValueError("`keep_params=True` keeps the parameters beside a store on disk; give `store=` a path.")
     if not checkpoint_every >= 0:

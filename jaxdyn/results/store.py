@@ -14,22 +14,14 @@ written first, then the arrays follow, when the store is next opened if need be.
 
 import hashlib
 import json
-import os
-import socket
-import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdyn.results.dataset import DONE, Template
+from jaxdyn.results.places import StoreLike, exclusive, exists, located, one_at_a_time, quiet
 from jaxdyn.results.tiling import around, boxes, chunk_lengths, create_array, extend, misfit
-
-StoreLike = Any
-"""A path, a URL that fsspec knows, or a zarr store object."""
 
 _GROWING = "growing"  # an attribute while the arrays of a store do not have the length of its axes yet
 _CONTENT = "content"  # the hash of a cell's values in its commit record
@@ -63,7 +55,7 @@ class Store:
         """Set attributes of the dataset."""
         import zarr
 
-        with _quiet():
+        with quiet():
             zarr.open_group(self._group.store, mode="r+", use_consolidated=True).attrs.update(attrs)
             self._group = zarr.open_group(self._group.store, mode="r+", use_consolidated=False)
 
@@ -125,7 +117,7 @@ class Store:
             if whole == box:
                 array[box] = new
                 continue
-            with _one_at_a_time(self.where):  # members of other cells lie in these chunks
+            with one_at_a_time(self.where):  # members of other cells lie in these chunks
                 try:
                     array[box] = new
                 except (ValueError, RuntimeError):  # they are damaged, and their cells will be found to be
@@ -163,10 +155,10 @@ def create_or_open(
     """
     import zarr
 
-    if _exists(where):
+    if exists(where):
         return _open(where, template, fingerprint, attrs)
-    with _quiet(), _every_chunk():
-        group = zarr.create_group(_located(where), overwrite=False)
+    with quiet(), _every_chunk():
+        group = zarr.create_group(located(where), overwrite=False)
         for name, labels in template.coordinates.items():
             create_array(group, name, (name,), labels.shape, labels.dtype, None, labels.shape)[...] = labels
         for name, field in template.fields.items():
@@ -196,12 +188,12 @@ def open(where: StoreLike) -> Any:
 
     from jaxdyn.results.reading import checked
 
-    if not _exists(where, is_store=True):
+    if not exists(where, is_store=True):
         raise ValueError(
             f"There is no jaxdyn store at {str(where)!r}; `jd.sweep(…, store=…)` or `jaxdyn run` makes one."
         )
-    with _quiet():
-        group = zarr.open_group(_located(where), mode="r", use_consolidated=False)
+    with quiet():
+        group = zarr.open_group(located(where), mode="r", use_consolidated=False)
         store, path = checked(group, where), group.path or None
         dataset = xr.open_zarr(store, group=path, chunks=None, consolidated=False, zarr_format=3)
     for name in ("fingerprint", WHOLE, _GROWING):
@@ -217,10 +209,10 @@ def told(where: StoreLike) -> Told | None:
     """
     import zarr
 
-    if where is None or not _exists(where, is_store=True):
+    if where is None or not exists(where, is_store=True):
         return None
-    with _quiet():
-        group = zarr.open_group(_located(where), mode="r", use_consolidated=False)
+    with quiet():
+        group = zarr.open_group(located(where), mode="r", use_consolidated=False)
         attrs = dict(group.attrs)
         if "fingerprint" not in attrs:
             return None
@@ -234,90 +226,13 @@ def told(where: StoreLike) -> Told | None:
     return Told(axes, layout, finished)
 
 
-def as_path(where: StoreLike) -> Path | None:
-    """The path of a store on a file system; None for URLs, zarr stores and None."""
-    return Path(where) if isinstance(where, (str, Path)) and not _is_url(where) else None
-
-
-def _is_url(where: StoreLike) -> bool:
-    return isinstance(where, str) and "://" in where
-
-
-def _located(where: StoreLike) -> Any:
-    """What zarr opens."""
-    import zarr
-
-    if not _is_url(where):
-        return where
-    try:
-        return zarr.storage.FsspecStore.from_url(where)
-    except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"The store {where!r} cannot be reached: {error}. fsspec reads such URLs with a package for each protocol, for "
-            "instance `pip install s3fs` for s3:// and `pip install gcsfs` for gs://."
-        ) from error
-
-
-def _exists(where: StoreLike, *, is_store: bool = False) -> bool:
-    """Whether something is there; with `is_store`, whether a zarr group is."""
-    import zarr
-
-    path = as_path(where)
-    if path is not None:
-        return (path / "zarr.json").exists() if is_store else path.exists()
-    with _quiet():
-        try:
-            zarr.open_group(_located(where), mode="r", use_consolidated=False)
-        except FileNotFoundError:
-            return False
-    return True
-
-
-@contextmanager
-def exclusive(where: StoreLike) -> Iterator[None]:
-    """Hold a store on disk for one run; the system lets go of it when the process ends, however it ends.
-
-    Args:
-        where: a path; other stores cannot be held.
-
-    Raises:
-        ValueError: where another run holds it; the run is named.
-    """
-    held = None
-    path = as_path(where)
-    if path is not None and sys.platform != "win32":
-        import fcntl
-
-        try:
-            held = (path / "checkpoints" / "lock").open("a+")
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held.truncate(0)
-            held.write(f"process {os.getpid()} on {socket.gethostname()}")
-            held.flush()
-        except BlockingIOError as error:
-            assert held is not None
-            with held:
-                held.seek(0)
-                raise ValueError(
-                    f"The store {str(where)!r} is being written by another run ({held.read()}). Wait for it, or choose another "
-                    "path for `store=`."
-                ) from error
-        except OSError:  # read-only, or a file system without locks: whoever writes will be told
-            pass
-    try:
-        yield
-    finally:
-        if held is not None:
-            held.close()
-
-
 def _open(where: StoreLike, template: Template, fingerprint: Mapping[str, Any], attrs: Mapping[str, Any]) -> Store:
     import zarr
 
-    if not _exists(where, is_store=True):
+    if not exists(where, is_store=True):
         raise ValueError(f"{str(where)!r} exists but is no jaxdyn store; choose another path for `store=`.")
-    with _quiet():
-        group = zarr.open_group(_located(where), mode="r+", use_consolidated=False)
+    with quiet():
+        group = zarr.open_group(located(where), mode="r+", use_consolidated=False)
     found = dict(group.attrs).get("fingerprint")
     if found is None:
         raise ValueError(f"{str(where)!r} is a zarr group, but no jaxdyn store; choose another path for `store=`.")
@@ -335,7 +250,7 @@ def _open(where: StoreLike, template: Template, fingerprint: Mapping[str, Any], 
     is_behind = _GROWING in group.attrs
     if grown == found and not is_behind:
         return Store(group, where)
-    with exclusive(where), _quiet():
+    with exclusive(where), quiet():
         group = zarr.open_group(group.store, mode="r+", use_consolidated=False)
         if dict(group.attrs)["fingerprint"] != found:
             raise ValueError(f"The store {str(where)!r} was changed by another run just now; run the same sweep again.")
@@ -367,20 +282,6 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
     return None if old == new else f"{path} was {old!r} and is {new!r} now"
 
 
-@contextmanager
-def _one_at_a_time(where: StoreLike) -> Iterator[None]:
-    """Let one process at a time into chunks that several cells share; only on a file system."""
-    path = as_path(where)
-    if path is None or sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with (path / "checkpoints" / "writing").open("a+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-
-
 def _digest(value: Any) -> str:
     """A hash of an array's values; every NaN counts as the same."""
     array = np.ascontiguousarray(value)
@@ -394,13 +295,3 @@ def _every_chunk() -> Any:
     import zarr
 
     return zarr.config.set({"array.write_empty_chunks": True})
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide zarr's remarks about parts of format 3 that are not final (string types), and about files that are none of its own."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(Zarr V3|zarr format 3|Zarr format 3).*")
-        warnings.filterwarnings("ignore", message="Object at .* is not recognized")  # locks and checkpoints
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        yield

@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 
 import jaxdyn as jd
+from jaxdyn.results.places import exclusive
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=5, n=16)
 AXES = {
@@ -263,7 +264,7 @@ def test_two_runs_on_one_store_at_once_are_refused_and_the_other_named(tmp_path)
     path = tmp_path / "a.zarr"
     whole = jd.sweep(_run, store=path, **AXES).load()
     with (
-        jd.results.store.exclusive(path),
+        exclusive(path),
         pytest.raises(ValueError, match=rf"written by another run \(process {os.getpid()} on "),
     ):
         jd.sweep(_run, store=path, **AXES)

@@ -23,6 +23,7 @@ from jaxdyn.ensemble.doing.trimming import trimmed
 from jaxdyn.results import store as stores
 from jaxdyn.results.dataset import DIVERGED_AT, DONE, STOPPED_AT
 from jaxdyn.results.params import save_params
+from jaxdyn.results.places import as_path, exclusive
 
 LAID_OUT = "jaxdyn: the store is laid out"
 """Where the other processes wait for the first one."""
@@ -67,7 +68,7 @@ class Execution:
                 ahead.begin(cells)
             self.open()
             if processes.is_first():
-                with stores.exclusive(self.store.where):
+                with exclusive(self.store.where):
                     processes.wait(LAID_OUT)
                     self.fill(cells, ahead)
                     processes.wait("jaxdyn: every cell is done")
@@ -217,7 +218,7 @@ class Execution:
 
     def write(self, cell: Cell, values: Mapping[str, np.ndarray], state: Any, fingerprint: Mapping[str, str]) -> None:
         """Write a finished cell."""
-        path = stores.as_path(self.where)
+        path = as_path(self.where)
         if self.keep_params and path is not None:
             for key, index, tree in trimmed(self.plan, cell, trim(state, cell.num_members).params):
                 save_params(path, key, index, tree)
