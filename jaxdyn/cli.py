@@ -162,8 +162,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.until_decided and options.distributed:
         raise ValueError("--until-decided runs in one process: leave out --distributed.")
     _set_up(options.float64, options.distributed)
-    experiment, config, is_preset = _configured(options, ["--help"] if options.help_config else rest)
-    store = options.store or _default_store(options, is_preset, config)
+    experiment, config = _configured(options, ["--help"] if options.help_config else rest)
+    store = options.store or _default_store(options, experiment.presets[options.preset], config)
 
     import jax
 
@@ -189,7 +189,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     figure = figures.save(experiment.figure(dataset), store.with_suffix(".png"))
     verdicts = found.verdicts if found else experiment.verdicts(dataset)
     tables.print_run(experiment, dataset, verdicts)
-    preset = options.preset if is_preset else f"{options.preset}, changed"
+    preset = options.preset if config == experiment.presets[options.preset] else f"{options.preset}, changed"
     if found:
         preset += f", until decided: {found.looks[-1].seeds} seeds"
     written = _write_verdicts(verdicts, dataset.attrs, store.with_suffix(".json"), preset)
@@ -198,14 +198,14 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _configured(options: argparse.Namespace, flags: list[str]) -> tuple[Any, Any, bool]:
-    """The experiment, its configuration, and whether that is the preset as it stands."""
+def _configured(options: argparse.Namespace, flags: list[str]) -> tuple[Any, Any]:
+    """The experiment and its configuration."""
     import tyro
 
     experiment = experiments.load(options.name)
     preset = experiment.presets[options.preset]
     config = tyro.cli(type(preset), default=preset, args=flags, prog=f"jaxdyn {options.command} {options.name}")
-    return experiment, config, config == preset
+    return experiment, config
 
 
 def _plan(options: argparse.Namespace, rest: list[str]) -> int:
@@ -214,7 +214,7 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> int:
 
     _set_up(float64=False, is_distributed=False)
     device = accelerators.named(options.on)
-    experiment, config, _ = _configured(options, rest)
+    experiment, config = _configured(options, rest)
     function, loop, vmap = experiment.ensemble(config)
     chosen = ensemble.plan(function, loop=loop, vmap=vmap, memory=device.memory)
     found = ensemble.budget(chosen, device, count=options.count, efficiency=options.efficiency)
@@ -304,10 +304,14 @@ def _set_up(float64: bool, is_distributed: bool) -> None:
         jax.config.update("jax_enable_x64", True)
 
 
-def _default_store(options: argparse.Namespace, is_preset: bool, config: Any) -> Path:
+def _default_store(options: argparse.Namespace, preset: Any, config: Any) -> Path:
+    """Where a run lies: what differs in more than the number of seeds, by which a store grows, has a store of its own."""
+    import dataclasses
     import hashlib
 
-    suffix = "" if is_preset else f"-{hashlib.sha256(repr(config).encode()).hexdigest()[:8]}"
+    if hasattr(preset, "seeds"):
+        config = dataclasses.replace(config, seeds=preset.seeds)
+    suffix = "" if config == preset else f"-{hashlib.sha256(repr(config).encode()).hexdigest()[:8]}"
     return Path("runs") / f"{options.name}-{options.preset}{'-float64' if options.float64 else ''}{suffix}.zarr"
 
 

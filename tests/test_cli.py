@@ -1,5 +1,6 @@
 """The command line: quick help, a run that ends with figure and verdicts, errors a person can act on."""
 
+import argparse
 import dataclasses
 import importlib
 import json
@@ -50,6 +51,17 @@ def measured(monkeypatch, tmp_path):
     (tmp_path / "cache").mkdir()
     found = dataclasses.asdict(dataclasses.replace(speed._ASSUMED["cpu"], measured="2026-11-24"))
     (tmp_path / "cache" / "speed.json").write_text(json.dumps({speed._device(): found}))
+
+
+def test_more_seeds_go_into_the_store_of_the_preset_and_other_changes_into_their_own():
+    preset = experiments.load("width").presets["ci"]
+    options = argparse.Namespace(name="width", preset="ci", float64=False)
+    more, other = dataclasses.replace(preset, seeds=99), dataclasses.replace(preset, num_train=17)
+    assert [cli._default_store(options, preset, one).name for one in (preset, more)] == ["width-ci.zarr"] * 2
+    assert cli._default_store(options, preset, other).name not in ("width-ci.zarr", "")
+    assert cli._default_store(options, preset, other) == cli._default_store(
+        options, preset, dataclasses.replace(other, seeds=7)
+    )
 
 
 def test_run_show_and_report_end_with_figure_dataset_verdicts_and_page(tmp_path, measured, monkeypatch, capsys):
