@@ -88,7 +88,8 @@ def test_run_show_and_report_end_with_figure_dataset_verdicts_and_page(tmp_path,
     assert cli.main(["claims", str(tmp_path / "w.json"), "--experiment", "width"]) == 0
     assert "ci, changed" in " ".join(capsys.readouterr().out.split())
     monkeypatch.setattr(cli, "_set_up", lambda *_, **__: None)  # this process is not the command's
-    assert cli.main(["run", "width", "--preset", "ci", "--store", store, *flags, "--depths", "2"]) == 2
+    longer = sizes.replace("--steps 5", "--steps 6").split()
+    assert cli.main(["run", "width", "--preset", "ci", "--store", store, *longer, "--depths", "1"]) == 2
     error = capsys.readouterr().err
     assert "belongs to another sweep" in error
     assert "Traceback" not in error
