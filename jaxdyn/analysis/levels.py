@@ -31,10 +31,9 @@ def significance(alpha: float) -> Iterator[None]:
         ValueError: for an alpha that is not between 0 and 1.
 
     Example:
-        >>> from jaxdyn.analysis import levels, scaling
-        >>> with levels.significance(0.2):
-        ...     print([round(number, 3) for number in scaling.mean_interval([1.0, 2.0, 3.0])])
-        [2.0, 0.911, 3.089]
+        >>> with significance(0.2):
+        ...     tail()
+        0.1
     """
     if not 0 < alpha < 1:
         raise ValueError(f"`alpha` is the probability that an interval misses, between 0 and 1, but is {alpha}.")
