@@ -29,7 +29,7 @@ def _template():
 
 
 def _write(where, cells):
-    store = results.create_or_open(where, _template(), {"axes": "mine"}, {})
+    store = results.create_or_open(where, _template(), {"axis": {}, "record": {}}, {})
     for number in cells:
         index = CELLS[number]
         values = {name: value[index] for name, value in VALUES.items()}
@@ -79,7 +79,7 @@ def test_a_lost_chunk_of_a_finished_cell_is_an_error_that_names_it(store, chunk)
 
 
 def test_what_a_finished_cell_does_not_record_reads_as_missing_values(tmp_path):
-    opened = results.create_or_open(tmp_path / "a.zarr", _template(), {"axes": "mine"}, {})
+    opened = results.create_or_open(tmp_path / "a.zarr", _template(), {"axis": {}, "record": {}}, {})
     opened.write("cell-0", CELLS[0], {"diverged_at": VALUES["diverged_at"][CELLS[0]]}, {})
     found = results.open(tmp_path / "a.zarr").load()
     assert np.isnan(found["loss"]).all()
@@ -109,7 +109,7 @@ def test_a_chunk_that_is_written_while_it_is_read_is_no_loss(store, monkeypatch)
 
 
 def test_a_lost_mask_means_a_damaged_cell(store):
-    opened = results.create_or_open(store, _template(), {"axes": "mine"}, {})
+    opened = results.create_or_open(store, _template(), {"axis": {}, "record": {}}, {})
     assert opened.is_intact("cell-1", CELLS[1])
     (store / "done/c/0/1").unlink()
     assert not opened.is_intact("cell-1", CELLS[1])
