@@ -152,7 +152,7 @@ def _list(_: argparse.Namespace, __: list[str]) -> int:
             title = experiments.docstring(name).partition("\n")[0].rstrip(".")
             print(f"    {name:14} {title}")
         print()
-    print(f"Presets of each: {', '.join(PRESETS)}. `jaxdyn claims` prints what they claim.")
+    print(f"Presets: {', '.join(PRESETS)} (desk not of each). `jaxdyn claims` prints what they claim.")
     return 0
 
 
@@ -203,6 +203,10 @@ def _configured(options: argparse.Namespace, flags: list[str]) -> tuple[Any, Any
     import tyro
 
     experiment = experiments.load(options.name)
+    if options.preset not in experiment.presets:
+        raise ValueError(
+            f"{options.name} has no preset {options.preset!r} yet; it has {', '.join(experiment.presets)}."
+        )
     preset = experiment.presets[options.preset]
     config = tyro.cli(type(preset), default=preset, args=flags, prog=f"jaxdyn {options.command} {options.name}")
     return experiment, config

@@ -53,6 +53,12 @@ def measured(monkeypatch, tmp_path):
     (tmp_path / "cache" / "speed.json").write_text(json.dumps({speed._device(): found}))
 
 
+def test_a_preset_that_an_experiment_lacks_is_refused_by_name(capsys):
+    assert "desk" not in experiments.load("rfm").presets
+    assert cli.main(["plan", "rfm", "--preset", "desk", "--on", "A100"]) == 2
+    assert "rfm has no preset 'desk' yet; it has ci, laptop, paper" in capsys.readouterr().err
+
+
 def test_more_seeds_go_into_the_store_of_the_preset_and_other_changes_into_their_own():
     preset = experiments.load("width").presets["ci"]
     options = argparse.Namespace(name="width", preset="ci", float64=False)

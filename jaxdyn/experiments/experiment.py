@@ -22,7 +22,7 @@ class Experiment:
     Attributes:
         name: its folder.
         claims: what it claims.
-        presets: configurations by name: `ci`, `laptop`, `paper`.
+        presets: configurations by name: `ci` (a minute), `laptop`, `desk` (an hour on two cores; not of every experiment), `paper`.
         ensemble: config -> function of the axes, loop axes, vmap axes: what `jd.sweep` and `jd.ensemble.plan` take.
         intervals: (config, dataset) -> `{id: estimate}`, as `analysis.claims.judge` takes it.
         draw: (config, dataset) -> a figure.
