@@ -194,7 +194,7 @@ def open(where: StoreLike) -> Any:
         )
     with quiet():
         group = zarr.open_group(located(where), mode="r", use_consolidated=False)
-        store, path = checked(group, where), group.path or None
+        store, path = checked(group, where) if DONE in group else group.store, group.path or None
         dataset = xr.open_zarr(store, group=path, chunks=None, consolidated=False, zarr_format=3)
     for name in ("fingerprint", WHOLE, _GROWING):
         dataset.attrs.pop(name, None)
