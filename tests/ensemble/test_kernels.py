@@ -15,6 +15,8 @@ import optax
 import pytest
 
 import jaxdyn as jd
+from jaxdyn.ensemble.deciding.axes import parse
+from jaxdyn.ensemble.deciding.plan import decide
 
 TASK = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=64, n=128)
 SAMPLERS = {"full batch": jd.tasks.full_batch, "minibatch": jd.minibatch(32)}
@@ -33,8 +35,8 @@ def _programme(members, sampler, record=(), chunk=None):
             model, TASK, optax.sgd(0.1), steps=160, key=jax.random.key(seed), sampler=SAMPLERS[sampler], record=record
         )
 
-    layout = jd.ensemble.Layout((members,), {"": [None]}, {"cell": chunk or members})
-    plan = jd.ensemble.plan(run, vmap={"seed": np.arange(members)}, layout=layout)
+    axes = parse(run, None, {"seed": np.arange(members)})
+    plan = decide(run, axes, None, chunk=chunk or members)
     return plan.programme(plan.cells[0])
 
 
