@@ -96,10 +96,8 @@ class Store:
             self._put(name, index, plain)
             content[name] = _digest(plain)
         for name, array in list(self._group.arrays()):
-            if array.metadata.dimension_names != (name,) and name not in (
-                *values,
-                DONE,
-            ):  # what this cell does not record
+            is_coordinate = array.metadata.dimension_names == (name,)
+            if not is_coordinate and name not in values and name != DONE:  # what this cell does not record
                 self._put(name, index, np.asarray(array.fill_value))
         self._put(DONE, index, np.asarray(True))
         self._group.require_group("cells").create_group(key, attributes={**commit, _CONTENT: content}, overwrite=True)

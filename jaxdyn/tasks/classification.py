@@ -162,15 +162,15 @@ def from_labels(
     return from_arrays(inputs, y, x_test=inputs_test, y_test=y_test) if len(test) else from_arrays(inputs, y)
 
 
-def name_to_number(classes: Sequence[int | str], names: Any) -> Sequence[int | str]:
-    """Names of classes replaced by their numbers, where there are names."""
+def name_to_number(classes: Sequence[int | str], names: Any, *, first: int = 0) -> Sequence[int | str]:
+    """Names of classes replaced by their numbers, which count from `first`, where there are names."""
     if names is None:
         return classes
     listed = [str(name) for name in names]
     unknown = [name for name in classes if isinstance(name, str) and name not in listed]
     if unknown:
         raise ValueError(f"`classes` contains {unknown}, but the classes are called {listed}.")
-    return [listed.index(name) if isinstance(name, str) else name for name in classes]
+    return [listed.index(name) + first if isinstance(name, str) else name for name in classes]
 
 
 def _labelled(name_x: str, x: Any, name_labels: str, labels: Any) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxdyn._typing import Key
 from jaxdyn.tasks._checks import count
 from jaxdyn.tasks.base import Task
-from jaxdyn.tasks.classification import Coding, Scale, from_labels
+from jaxdyn.tasks.classification import Coding, Scale, from_labels, name_to_number
 from jaxdyn.tasks.files import unpacked
 from jaxdyn.tasks.sources import Source, find
 
@@ -78,13 +78,10 @@ def ag_news(
     files = find(AG_NEWS, download=download)
     texts_test, labels_test = _read(files[1]) if len(files) == 2 else (None, None)
     texts, labels = _read(files[0], texts_test or ())
-    unknown = [name for name in classes if isinstance(name, str) and name not in CLASSES]
-    if unknown:
-        raise ValueError(f"`classes` contains {unknown}, but the classes are called {list(CLASSES)}.")
     return from_labels(
         _hashed(texts, features),
         labels,
-        classes=[CLASSES.index(name) + 1 if isinstance(name, str) else name for name in classes],
+        classes=name_to_number(classes, CLASSES, first=1),
         n=n,
         n_test=n_test,
         key=key,

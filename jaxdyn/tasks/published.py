@@ -110,7 +110,8 @@ def mnist(
         FileNotFoundError: when the files are absent; says what to fetch and where to put it.
         ValueError: when a file is truncated, corrupt or of another kind, or the request does not fit the data.
     """
-    return _idx_task(MNIST, None, download, classes, n, n_test, key, coding, normalise, shape)
+    choice = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    return _idx_task(MNIST, None, classes, download, **choice)
 
 
 def fashion_mnist(
@@ -125,7 +126,8 @@ def fashion_mnist(
     download: bool = False,
 ) -> Task:
     """Articles of clothing in ten classes (`FASHION_CLASSES`), sizes and arguments as `mnist`; classes by number or name."""
-    return _idx_task(FASHION_MNIST, FASHION_CLASSES, download, classes, n, n_test, key, coding, normalise, shape)
+    choice = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    return _idx_task(FASHION_MNIST, FASHION_CLASSES, classes, download, **choice)
 
 
 def kmnist(
@@ -140,7 +142,8 @@ def kmnist(
     download: bool = False,
 ) -> Task:
     """Cursive Japanese characters in ten classes (`KMNIST_CLASSES`), sizes and arguments as `mnist`; classes by number or name."""
-    return _idx_task(KMNIST, KMNIST_CLASSES, download, classes, n, n_test, key, coding, normalise, shape)
+    choice = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    return _idx_task(KMNIST, KMNIST_CLASSES, classes, download, **choice)
 
 
 def svhn(
@@ -193,16 +196,7 @@ def svhn(
 
 
 def _idx_task(
-    source: Source,
-    names: Sequence[str] | None,
-    download: bool,
-    classes: Sequence[int | str],
-    n: int | None,
-    n_test: int | None,
-    key: Key | None,
-    coding: Coding | None,
-    normalise: Scale,
-    shape: Sequence[int] | None,
+    source: Source, names: Sequence[str] | None, classes: Sequence[int | str], download: bool, **choice: Any
 ) -> Task:
     files = find(source, download=download)
     (x, labels), (x_test, labels_test) = read_idx_pair(*files[:2]), read_idx_pair(*files[2:])
@@ -212,19 +206,8 @@ def _idx_task(
                 f"{path} is not of {source.name}: it has {images.dtype} images of shape {images.shape[1:]} and labels up to "
                 f"{digits.max(initial=0)}, but bytes of shape (28, 28) and labels up to 9 are needed; fetch it from {source.url} again."
             )
-    return classification(
-        x,
-        labels,
-        classes=name_to_number(classes, names),
-        n=n,
-        n_test=n_test,
-        key=key,
-        x_test=x_test,
-        labels_test=labels_test,
-        coding=coding,
-        normalise=normalise,
-        shape=shape,
-    )
+    numbers = name_to_number(classes, names)
+    return classification(x, labels, classes=numbers, x_test=x_test, labels_test=labels_test, **choice)
 
 
 def _read_svhn(path: Path) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxdyn import dynamics
 from jaxdyn.dynamics import Training
 from jaxdyn.ensemble.compiling.blame import blaming
-from jaxdyn.ensemble.compiling.placement import place
+from jaxdyn.ensemble.compiling.placement import place, sound_partitioner
 from jaxdyn.ensemble.compiling.programme import call_run
 from jaxdyn.ensemble.deciding import cost
 from jaxdyn.ensemble.deciding.axes import Axes, blocks, boxes, buckets, loop_indices, parse
@@ -27,6 +27,7 @@ from jaxdyn.ensemble.deciding.fitting import Sizes, fit
 from jaxdyn.ensemble.deciding.memory import available, of_member, shrink
 
 
+@sound_partitioner()  # cells that may not fit are compiled
 def plan(
     run: Callable[..., Training],
     *,
