@@ -13,6 +13,7 @@ from experiments import planting
 from jaxdyn import experiments
 from jaxdyn.analysis.scaling import mean_interval
 from jaxdyn.experiments.dag import measure, sweep
+from jaxdyn.models import graphs
 
 DAG = experiments.load("dag")
 TOY = sweep.Config((8, 16, 32), 4, sweep.ARCHITECTURES, 1.0, 3, 8, 4)
@@ -148,18 +149,32 @@ def test_architectures_that_were_not_run_have_no_claims():
 
 def test_graphs_have_the_in_degrees_of_the_table():
     config = sweep.PRESETS["laptop"]
+
+    def in_degrees(architecture, width, seed):
+        masks = graphs.random_masks(**sweep.random_graph(config, architecture, width), key=jax.random.key(seed))
+        return np.concatenate([np.asarray(mask).sum(axis=0) for mask in masks.masks[1:-1]])
+
     for seed in range(2):
-        uniform = sweep.random_graph(config, "uniform", 24, seed)
-        inner = uniform.in_degrees[(uniform.layers > 1) & (uniform.layers < uniform.depth)]
-        assert inner.min() >= 24
-        assert inner.max() <= 3 * 24 + 2  # a vertex may get one parent more for a childless one
-        heavy = sweep.random_graph(config, "heavy-tailed", 48, seed)
-        assert heavy.min_in_degree == 48
-        assert heavy.in_degrees[heavy.layers == 3].max() > 100
-        budget = [sweep.random_graph(config, "fixed budget", width, seed) for width in config.widths]
-        inner = [g.in_degrees[(g.layers > 1) & (g.layers < g.depth)] for g in budget]
-        assert [degrees.min() for degrees in inner] == [width // 4 for width in config.widths]
-        np.testing.assert_allclose([degrees.mean() for degrees in inner], max(config.widths) / 4, rtol=0.12)
+        uniform = in_degrees("uniform", 24, seed)
+        assert uniform.min() >= 24
+        assert uniform.max() <= 3 * 24 + 2  # a vertex may get one parent more for a childless one
+        heavy = in_degrees("heavy-tailed", 48, seed)
+        assert heavy.min() == 48
+        assert heavy.max() > 100
+        budget = [in_degrees("fixed budget", width, seed) for width in config.widths]
+        assert [degrees.min() for degrees in budget] == [width // 4 for width in config.widths]
+        np.testing.assert_allclose([degrees.mean() for degrees in budget], max(config.widths) / 4, rtol=0.12)
+
+
+def test_a_store_grows_by_seeds_and_keeps_the_members_it_has(tmp_path):
+    """The issue's own example: graphs are drawn from the key of the seed, so that no array holds those of all seeds."""
+    config = sweep.Config((8,), 1, ("uniform",), 1.0, 1, 8, 2)
+    first = DAG.run(config, store=tmp_path / "dag.zarr").load()
+    grown = DAG.run(dataclasses.replace(config, seeds=2), store=tmp_path / "dag.zarr").load()
+    norm = grown["linearity_norm"]
+    np.testing.assert_array_equal(norm.isel(seed=[0]), first["linearity_norm"])
+    assert np.isfinite(norm).all()
+    assert (norm.isel(seed=1) != norm.isel(seed=0)).all()
 
 
 @pytest.mark.parametrize("architecture", [pytest.param("fully connected", marks=pytest.mark.slow), "heavy-tailed"])

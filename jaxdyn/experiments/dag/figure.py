@@ -7,6 +7,7 @@ from jaxdyn.analysis import figures
 from jaxdyn.analysis.scaling import power_law
 from jaxdyn.experiments.dag.networks import DIM, GRAPHS
 from jaxdyn.experiments.dag.sweep import FUNCTIONS, POINTS, Config, random_graph
+from jaxdyn.models import graphs
 
 
 def draw(config: Config, found: Any) -> Any:
@@ -43,6 +44,7 @@ def draw(config: Config, found: Any) -> Any:
         flat[4].set_visible(False)
     smallest = next((name for name in GRAPHS if name in names), None)
     if smallest is not None:
-        figures.vertices(flat[5], random_graph(config, smallest, min(config.widths), 0), max_edges=800)
+        drawn = graphs.random_layered(**random_graph(config, smallest, min(config.widths)), seed=0)
+        figures.vertices(flat[5], drawn, max_edges=800)
     page.suptitle(f"Transition to linearity on graphs: tanh, d = {DIM}, {config.seeds} seeds")
     return page

@@ -43,17 +43,14 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The function of the axes, its loop axes and its vmap axes."""
     task = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=DIM, n=config.num_train, n_test=0)
     example = task.x[:1] * jnp.sqrt(DIM) / jnp.linalg.norm(task.x[:1])
-    drawn: dict[tuple[str, int], Any] = {}
     seeds = range(config.first_seed, config.first_seed + config.seeds)
 
     def one(architecture: str, width: int, seed: Any) -> jd.Training:
-        cell = (architecture, width)
-        if architecture in GRAPHS and cell not in drawn:
-            drawn.clear()
-            drawn[cell] = graphs.stack([random_graph(config, architecture, width, s) for s in seeds])
-        masks = jax.tree.map(lambda mask: jnp.asarray(mask)[seed - config.first_seed], drawn.get(cell))
-        model, functions = network(architecture, width, masks)
         key = jax.random.key(seed)
+        masks = None
+        if architecture in GRAPHS:
+            masks = graphs.random_masks(**random_graph(config, architecture, width), key=jax.random.fold_in(key, 0))
+        model, functions = network(architecture, width, masks)
         params0 = model.init(key)
         rate = jd.theory.critical_learning_rate(model.apply, params0, task, loss=jd.losses.mse) / 2
         return jd.Training(
@@ -75,8 +72,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     return one, {"architecture": names, "width": list(config.widths)}, {"seed": np.asarray(seeds)}
 
 
-def random_graph(config: Config, architecture: str, width: int, seed: int) -> graphs.Graph:
-    """The graph of one member."""
+def random_graph(config: Config, architecture: str, width: int) -> dict[str, Any]:
+    """The sizes and the law of the random graph of a member, as `graphs.random_masks` and `graphs.random_layered` take them."""
     if architecture == "uniform":
         sizes, law = (3 * width,) * 3, graphs.uniform(width)
     elif architecture == "heavy-tailed":
@@ -84,4 +81,4 @@ def random_graph(config: Config, architecture: str, width: int, seed: int) -> gr
     else:
         most = max(config.widths)
         sizes, law = (2 * most,) * 3, graphs.fixed_mean(max(1, width // 4), mean=most / 4, most=2 * most)
-    return graphs.random_layered((DIM, *sizes, 1), law=law, seed=seed)
+    return {"sizes": (DIM, *sizes, 1), "law": law}

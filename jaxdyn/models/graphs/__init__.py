@@ -1,5 +1,6 @@
 """Directed acyclic graphs, validated, and families of them."""
 
+from jaxdyn.models.graphs.drawn import random_masks
 from jaxdyn.models.graphs.families import (
     constant,
     densely_connected,
@@ -29,6 +30,7 @@ __all__ = [
     "layered",
     "pruned",
     "random_layered",
+    "random_masks",
     "small_world",
     "stack",
     "uniform",

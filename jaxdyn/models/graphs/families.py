@@ -11,23 +11,25 @@ References:
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxdyn.models.graphs.graph import Graph, graph
 
-Law = Callable[[np.random.Generator, int], np.ndarray]
-"""A function `(generator, number) -> in-degrees`."""
+Law = Callable[[Any], Any]
+"""The quantile function of a law of in-degrees: uniform numbers in [0, 1), of numpy or traced by JAX, to whole numbers, elementwise."""
 
 
 def constant(m: int) -> Law:
     """In-degree m for all.
 
     Example:
-        >>> constant(3)(np.random.default_rng(0), 2).tolist()
+        >>> constant(3)(np.array([0.2, 0.9])).tolist()
         [3, 3]
     """
-    return lambda generator, number: np.full(number, _positive(m, "m"))
+    _positive(m, "m")
+    return lambda u: u.__array_namespace__().full(u.shape, m)
 
 
 def uniform(m: int, *, factor: float | int = 3.0) -> Law:
@@ -36,11 +38,20 @@ def uniform(m: int, *, factor: float | int = 3.0) -> Law:
     Args:
         m: the smallest.
         factor: how many times as large the largest is, at least 1.
+
+    Example:
+        >>> uniform(2)(np.array([0.0, 0.5, 0.99])).tolist()
+        [2, 4, 6]
     """
+    _positive(m, "m")
     _at_least_one(factor, "factor")
-    return lambda generator, number: generator.integers(
-        _positive(m, "m"), int(np.floor(factor * m)), number, endpoint=True
-    )
+    most = int(np.floor(factor * m))
+
+    def law(u: Any) -> Any:
+        xp = u.__array_namespace__()
+        return xp.minimum(xp.floor(m + u * (most + 1 - m)), most).astype(int)
+
+    return law
 
 
 def heavy_tailed(m: int, *, power: float | int, tail: float | int = 1.0) -> Law:
@@ -51,15 +62,17 @@ def heavy_tailed(m: int, *, power: float | int, tail: float | int = 1.0) -> Law:
         power: c, at least 1; the theory allows any.
         tail: its exponent, positive; below 1 a few vertices have most of the edges.
     """
+    _positive(m, "m")
     _at_least_one(power, "power")
     if tail <= 0:
         raise ValueError(f"`tail` must be positive, but is {tail}.")
+    high = float(m) ** power + 1
+    lost = (m / high) ** tail  # of the probability, beyond the cut
 
-    def law(generator: np.random.Generator, number: int) -> np.ndarray:
-        low, high = _positive(m, "m"), float(m) ** power + 1
-        lost = (low / high) ** tail  # of the probability, beyond the cut
-        chance = 1 - generator.random(number) * (1 - lost)
-        return np.minimum(np.floor(low * chance ** (-1 / tail)), np.floor(high - 1)).astype(int)
+    def law(u: Any) -> Any:
+        xp = u.__array_namespace__()
+        chance = 1 - u * (1 - lost)
+        return xp.minimum(xp.floor(m * chance ** (-1 / tail)), float(np.floor(high - 1))).astype(int)
 
     return law
 
@@ -90,8 +103,13 @@ def fixed_mean(m: int, *, mean: float | int, most: int) -> Law:
     for _ in range(80):
         middle = (below + above) / 2
         below, above = (middle, above) if chances(middle) @ degrees > mean else (below, middle)
-    share = chances(above)
-    return lambda generator, number: generator.choice(degrees, number, p=share)
+    below_or_at = np.cumsum(chances(above))[:-1]  # the last is 1 but for rounding
+
+    def law(u: Any) -> Any:
+        xp = u.__array_namespace__()
+        return m + xp.searchsorted(xp.asarray(below_or_at, dtype=u.dtype), u, side="right")
+
+    return law
 
 
 def layered(sizes: Sequence[int]) -> Graph:
@@ -117,7 +135,7 @@ def densely_connected(sizes: Sequence[int]) -> Graph:
         >>> densely_connected((3, 4, 5, 1)).in_degrees.tolist()[-1]
         9
     """
-    _check(sizes)
+    check_sizes(sizes)
     masks = [np.ones((sizes[layer], _available(sizes, layer, None)), bool) for layer in range(1, len(sizes))]
     return _from_masks(sizes, masks, reach=None)
 
@@ -130,7 +148,7 @@ def random_layered(sizes: Sequence[int], *, law: Law, seed: int, reach: int | No
 
     Args:
         sizes: vertices of the layers, inputs and outputs included.
-        law: of the in-degrees from the second hidden layer on: `constant`, `uniform`, `heavy_tailed` or your own.
+        law: of the in-degrees from the second hidden layer on: `constant`, `uniform`, `heavy_tailed`, `fixed_mean` or your own.
         seed: of the numpy generator.
         reach: how many layers back parents may be; all earlier hidden layers when None.
 
@@ -142,9 +160,8 @@ def random_layered(sizes: Sequence[int], *, law: Law, seed: int, reach: int | No
         >>> found.sizes, found.min_in_degree
         ((3, 8, 8, 1), 4)
     """
-    _check(sizes)
-    if reach is not None and reach < 1:
-        raise ValueError(f"`reach` is at least 1, or None for all earlier hidden layers, but is {reach}.")
+    check_sizes(sizes)
+    check_reach(reach)
     generator = np.random.default_rng(seed)
     masks = []
     for layer in range(1, len(sizes)):
@@ -153,13 +170,9 @@ def random_layered(sizes: Sequence[int], *, law: Law, seed: int, reach: int | No
             mask = np.zeros((size, available), bool)
             mask[:, available - sizes[layer - 1] :] = True
         else:
-            degrees = law(generator, size)
-            if degrees.min() < 1 or degrees.max() > available:
-                raise ValueError(
-                    f"In-degrees of layer {layer} are from {degrees.min()} to {degrees.max()}, but a vertex there can have 1 to "
-                    f"{available} parents; enlarge the layers before, or lower the law."
-                )
-            mask = _choose(generator, degrees, available)
+            degrees = law(generator.random(size))
+            check_degrees(degrees, layer, available)
+            mask = _lowest(generator.random((size, available)), degrees)
             _touch(generator, mask, sizes[layer - 1])
         masks.append(mask)
     _connect(generator, masks, sizes, reach)
@@ -182,7 +195,7 @@ def small_world(sizes: Sequence[int], *, neighbours: int, rewire: float | int, s
         >>> small_world((2, 6, 6, 1), neighbours=2, rewire=0.1, seed=0).min_in_degree
         2
     """
-    _check(sizes)
+    check_sizes(sizes)
     if not 0 <= rewire <= 1:
         raise ValueError(f"`rewire` is a probability, but is {rewire}.")
     generator = np.random.default_rng(seed)
@@ -237,22 +250,33 @@ def pruned(whole: Graph, *, keep: float | int, seed: int) -> Graph:
 
 
 def _pairs(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    _check(sizes)
+    check_sizes(sizes)
     return list(itertools.pairwise(sizes))
+
+
+def check_reach(reach: int | None) -> None:
+    """Refuse what is no number of layers."""
+    if reach is not None and reach < 1:
+        raise ValueError(f"`reach` is at least 1, or None for all earlier hidden layers, but is {reach}.")
 
 
 def _available(sizes: Sequence[int], layer: int, reach: int | None) -> int:
     """Number of possible parents: of the hidden layers within reach, or the inputs for the first layer."""
-    return sum(sizes[_first(layer, reach) : layer])
+    return sum(sizes[first_read(layer, reach) : layer])
 
 
-def _first(layer: int, reach: int | None) -> int:
+def first_read(layer: int, reach: int | None) -> int:
     """The first layer that a layer may read; inputs are read by the first layer only."""
     return 0 if layer == 1 else 1 if reach is None else max(1, layer - reach)
 
 
-def _choose(generator: np.random.Generator, degrees: np.ndarray, available: int) -> np.ndarray:
-    return _lowest(generator.random((len(degrees), available)), degrees)
+def check_degrees(degrees: np.ndarray, layer: int, available: int) -> None:
+    """Refuse in-degrees that no vertex of a layer can have."""
+    if degrees.min() < 1 or degrees.max() > available:
+        raise ValueError(
+            f"In-degrees of layer {layer} are from {degrees.min()} to {degrees.max()}, but a vertex there can have 1 to "
+            f"{available} parents; enlarge the layers before, or lower the law."
+        )
 
 
 def _lowest(priority: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -275,7 +299,7 @@ def _connect(generator: np.random.Generator, masks: list[np.ndarray], sizes: Seq
     has_child = [np.zeros(size, bool) for size in sizes]
     for layer, mask in enumerate(masks, start=1):
         column = 0
-        for earlier in range(_first(layer, reach), layer):
+        for earlier in range(first_read(layer, reach), layer):
             has_child[earlier] |= mask[:, column : column + sizes[earlier]].any(axis=0)
             column += sizes[earlier]
     for layer in range(1, len(sizes) - 1):
@@ -289,12 +313,13 @@ def _from_masks(sizes: Sequence[int], masks: Sequence[np.ndarray], reach: int | 
     sources, targets = [], []
     for layer, mask in enumerate(masks, start=1):
         rows, columns = np.nonzero(mask)
-        sources.append(starts[_first(layer, reach)] + columns)
+        sources.append(starts[first_read(layer, reach)] + columns)
         targets.append(starts[layer] + rows)
     return graph((np.concatenate(sources), np.concatenate(targets)))
 
 
-def _check(sizes: Sequence[int]) -> None:
+def check_sizes(sizes: Sequence[int]) -> None:
+    """Refuse what are no numbers of vertices of layers."""
     if len(sizes) < 3 or any(isinstance(size, bool) or not hasattr(size, "__index__") or size < 1 for size in sizes):
         raise ValueError(
             f"`sizes` are the numbers of vertices of at least three layers, inputs and outputs included, but are {tuple(sizes)}."

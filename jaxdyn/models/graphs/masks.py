@@ -77,7 +77,8 @@ class Masks:
 def stack(graphs: Sequence[Graph]) -> Masks:
     """Several graphs of one shape with a leading axis on their masks, to be vmapped: `jax.vmap(f)(stack(graphs))`.
 
-    Inside a sweep, close over them and pick one: `jax.tree.map(lambda mask: mask[seed], masks)`.
+    Inside a sweep, close over them and pick one: `jax.tree.map(lambda mask: mask[seed], masks)`. A store of such a sweep cannot grow by
+    seeds, since the arrays are other ones then; draw the masks inside with `random_masks`.
 
     Raises:
         ValueError: for graphs with different numbers of vertices in their layers.
