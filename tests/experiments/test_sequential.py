@@ -1,5 +1,6 @@
 """Seeds until decided, on a toy whose claims are decidable by construction, with a clock that counts the seeds computed."""
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -71,6 +72,28 @@ def _decide(names, *, hours=1.0, store=None, scatter=1.0, **options):
 
 def _by_id(found):
     return {one.id: one for one in found.verdicts}
+
+
+@pytest.mark.parametrize("name", [one for one in experiments.names() if "desk" in experiments.load(one).presets])
+def test_desk_decides_with_seeds_that_no_laptop_run_has_seen(name):
+    experiment = experiments.load(name)
+    seeds = {preset: experiment.ensemble(experiment.presets[preset])[2]["seed"] for preset in ("laptop", "desk")}
+    assert not set(np.asarray(seeds["laptop"]).tolist()) & set(np.asarray(seeds["desk"]).tolist())
+    assert len(seeds["desk"]) == experiment.presets["desk"].seeds > experiment.presets["laptop"].seeds
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"), [("flatness", (1.0, 0)), ("rates", ("relu 2 gaussian 32 gd network", 1.0, 0))]
+)
+def test_a_unit_gain_multiplies_the_outputs_by_root_two_a_hidden_layer_of_relu(name, axes):
+    experiment = experiments.load(name)
+    outputs = []
+    for unit_gain in (False, True):
+        function, _, _ = experiment.ensemble(dataclasses.replace(experiment.presets["ci"], unit_gain=unit_gain))
+        training = function(*axes)
+        outputs.append(np.asarray(training.model.apply(training.params0, training.task.x)))
+    num_hidden = 3 if name == "flatness" else 2
+    np.testing.assert_allclose(outputs[1], outputs[0] * 2 ** (num_hidden / 2), rtol=1e-4)
 
 
 def test_what_is_clear_is_decided_at_the_first_look_with_its_interval_and_the_run_ends():

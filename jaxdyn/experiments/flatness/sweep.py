@@ -25,6 +25,8 @@ class Config:
     rates: tuple[float, ...]  # relative rates η λ_0, in order
     steps: int  # of gradient descent
     time: float  # t η λ_0 at the fixed physical time; `time`/`rates` steps must not exceed `steps`
+    unit_gain: bool = False  # whether layers keep the second moment: g = √2 for ReLU, 1 otherwise
+    first_seed: int = 0  # seeds are this and those that follow
 
 
 RATES = (0.25, 0.5, 1.0, 1.5, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0)
@@ -32,6 +34,7 @@ RATES = (0.25, 0.5, 1.0, 1.5, 2.2, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0
 PRESETS = {
     "ci": Config(64, 3, 64, 200, (0.5, 1.0, 1.5, 2.2, 2.6, 3.0, 3.5, 5.0, 8.0, 12.0), 200, 50.0),
     "laptop": Config(256, 8, 128, 500, RATES, 800, 200.0),
+    "desk": Config(512, 16, 128, 500, RATES, 800, 200.0, unit_gain=True, first_seed=100),
     "paper": Config(2048, 8, 512, 1000, RATES, 8000, 80.0),
 }
 
@@ -53,7 +56,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
             "raise it or lower `time`."
         )
     times = sorted({*range(min(EARLY, config.steps) + 1), *horizons.tolist(), config.steps})
-    model = jd.models.mlp((64, config.width, config.width, config.width, 1), activation=jax.nn.relu)
+    gain = jd.models.unit_gain(jax.nn.relu) if config.unit_gain else 1.0
+    model = jd.models.mlp((64, config.width, config.width, config.width, 1), activation=jax.nn.relu, gain=gain)
 
     def one(rate: Any, seed: Any) -> jd.Training:
         key = jax.random.key(seed)
@@ -78,7 +82,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
             ),
         )  # fmt: skip
 
-    return one, {}, {"rate": np.asarray(config.rates, float), "seed": np.arange(config.seeds)}
+    seeds = config.first_seed + np.arange(config.seeds)
+    return one, {}, {"rate": np.asarray(config.rates, float), "seed": seeds}
 
 
 def parity(config: Config) -> Any:

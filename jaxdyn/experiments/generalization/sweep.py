@@ -39,15 +39,18 @@ class Config:
     seeds: int  # number of initialisations
     steps: int  # of gradient descent, stochastic or not
     every: int  # steps between two looks at the test set
+    first_seed: int = 0  # seeds are this and those that follow
 
 
 _RATES = (0.5, 1.0, 1.5, 1.9, 2.3, 2.8, 3.3, 3.8, 5.0)
+_FINE = (0.5, 1.0, 1.5, 1.9, 2.1, 2.3, 2.5, 2.8, 3.2, 3.8)
 _MANY = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 1.95, 2.2, 2.5, 2.8, 3.1, 3.4, 3.7, 4.0, 5.0, 6.0, 8.0)
 _ALL = ("digits", "polynomial", "mnist", "fashion-mnist", "cifar-2")
 
 PRESETS = {
     "ci": Config(("digits",), "digits", ("sgd",), 8, 48, 100, 128, 32, 8, (1.0, 1.9, 2.6, 3.3), 5, 60, 5),
     "laptop": Config(_ALL, "digits", VARIANTS, 14, 128, 200, 512, 128, 32, _RATES, 5, 300, 5),
+    "desk": Config(_ALL, "digits", VARIANTS, 14, 128, 200, 512, 128, 32, _FINE, 16, 2000, 10, first_seed=100),
     "paper": Config(
         (*_ALL, "svhn", "fsdd", "ag_news"), "cifar-2", VARIANTS, 32, 256, 2000, 5000, 2048, 1000, _MANY, 5, 5000, 10
     ),
@@ -105,7 +108,7 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         )
 
     loop = {"panel": panels, "model": list(MODELS)}
-    return one, loop, {"rate": np.asarray(config.rates), "seed": np.arange(config.seeds)}
+    return one, loop, {"rate": np.asarray(config.rates), "seed": config.first_seed + np.arange(config.seeds)}
 
 
 @jax.tree_util.register_dataclass

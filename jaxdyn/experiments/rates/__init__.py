@@ -4,7 +4,8 @@ Gradient descent on full batches, a grid of rates η = ratio / (c λ_max(K_0)), 
 finite, its last loss is below its first and its kernel keeps more than 1e-6 of its top eigenvalue; the *maximal* rate lies between the rate
 that first fails and the one of the grid before it. What has not come back down by the last step has failed.
 
-Networks in NTK scaling of one to three hidden layers (paper 6's count); inputs of 64 numbers of mean square 1: `gaussian` N(0, 1),
+Networks in NTK scaling of one to three hidden layers (paper 6's count), with g = 1, or with the gain of their activation (`unit_gain`,
+preset `desk`), which keeps the second moment from layer to layer; inputs of 64 numbers of mean square 1: `gaussian` N(0, 1),
 `positive` |N(0, 1)|, both with y the sign of the first number about its median, and `digits` (scikit-learn's 3 and 8). Heavy ball of
 momentum β takes η = ratio (1 + β) / (c λ_max), so that a linear model fails at 2 for every β. Adam has no such bound: η = 8 ratio / √(p
 λ_max(K_0)/n), about the step whose sign descent moves the outputs by 8 ratio (the 8 was put in after a toy run in which all rates held).

@@ -34,6 +34,8 @@ class Config:
     steps: int  # steps of a run
     per_octave: int  # rates from one ratio to its double
     top: float  # the grid ends below this ratio
+    unit_gain: bool = False  # whether layers keep the second moment (`models.unit_gain` of the activation), or g = 1
+    first_seed: int = 0  # seeds are this and those that follow
 
 
 _DATA = ("gaussian", "positive", "digits")
@@ -42,6 +44,21 @@ _WIDTHS = (32, 64, 128, 256, 512, 1024)
 PRESETS = {
     "ci": Config(32, (32, 128), (1, 2), (), _DATA[:2], (0.9,), 3, 16, 80, 3, 40.0),
     "laptop": Config(128, _WIDTHS, (1, 2, 3), ("tanh", "swish"), _DATA, (0.5, 0.9), 4, 32, 300, 6, 40.0),
+    "desk": Config(
+        256,
+        _WIDTHS,
+        (1, 2, 3),
+        ("tanh", "swish"),
+        _DATA,
+        (0.5, 0.9),
+        12,
+        32,
+        300,
+        6,
+        40.0,
+        unit_gain=True,
+        first_seed=100,
+    ),
     "paper": Config(
         2048, (*_WIDTHS, 2048, 4096, 8192), (1, 2, 3), ("tanh", "swish"), _DATA, (0.5, 0.9), 16, 128, 1000, 12, 40.0
     ),
@@ -93,7 +110,9 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     def one(case: str, ratio: Any, seed: Any) -> jd.Training:
         here, key = known[case], jax.random.key(seed)
         task = tasks[here.data]
-        model = jd.models.mlp((DIM, *(here.width,) * here.hidden, 1), activation=ACTIVATIONS[here.activation])
+        activation = ACTIVATIONS[here.activation]
+        gain = jd.models.unit_gain(activation) if config.unit_gain else 1.0
+        model = jd.models.mlp((DIM, *(here.width,) * here.hidden, 1), activation=activation, gain=gain)
         params0 = model.init(key)
         curvature = 2 / jd.theory.critical_learning_rate(model.apply, params0, task, loss=loss)
         learning_rate, optimizer = _optimizer(here.optimizer, ratio, curvature, params0)
@@ -110,7 +129,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
             record=records,
         )  # fmt: skip
 
-    return one, {"case": list(known)}, {"ratio": ratios(config), "seed": np.arange(config.seeds)}
+    seeds = config.first_seed + np.arange(config.seeds)
+    return one, {"case": list(known)}, {"ratio": ratios(config), "seed": seeds}
 
 
 def _optimizer(name: str, ratio: Any, curvature: Any, params0: Any) -> tuple[Any, Any]:
