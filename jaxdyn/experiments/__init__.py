@@ -8,16 +8,17 @@
 | `measure.py` | `intervals(config, dataset)`, the estimate of every claim: a pure function of the dataset |
 | `figure.py` | `draw(config, dataset)` |
 
-`load("width")` puts them together; `names()` are the folders there are; `decide` adds seeds until every claim is decided.
+`load("width")` puts them together; `names()` are the folders there are; `decide` adds seeds until every claim is decided, to the cases
+that open claims need (`by_case`).
 """
 
 import importlib
 from typing import Any
 
-from jaxdyn.experiments.experiment import Experiment, claims, docstring, load, names
+from jaxdyn.experiments.experiment import Experiment, by_case, claims, docstring, load, names
 from jaxdyn.experiments.sequential import Decided, Look, decide
 
-__all__ = ["Decided", "Experiment", "Look", "claims", "decide", "docstring", "load", "names"]
+__all__ = ["Decided", "Experiment", "Look", "by_case", "claims", "decide", "docstring", "load", "names"]
 
 
 def __getattr__(name: str) -> Any:

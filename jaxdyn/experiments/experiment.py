@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ class Experiment:
         options: config -> further keywords of `jd.sweep`, whose `attrs` join the experiment's own, and under `inputs` further keywords of
             `ensemble`, dear ones that a plan does without; None where there are none.
         summary: (config, dataset) -> rows of strings under a row of headings; None where there is none.
+        narrow: (config, ids of claims with their cases) -> a configuration with only what those need, such as `by_case` makes; None where
+            every claim needs all.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Experiment:
     draw: Callable[[Any, Any], Any]
     options: Callable[[Any], dict[str, Any]] | None = None
     summary: Callable[[Any, Any], list[tuple[str, ...]]] | None = None
+    narrow: Callable[[Any, Iterable[str]], Any] | None = None
 
     def run(self, config: Any, *, store: Any = None, progress: Any = None) -> Any:
         """Run the sweep.
@@ -78,6 +81,32 @@ class Experiment:
             return self.draw(self.config(dataset), dataset.load())
 
 
+def by_case(field: str, also: Mapping[str, Sequence[Any]] | None = None) -> Callable[[Any, Iterable[str]], Any]:
+    """A `narrow` for claims whose case is an entry of a field of the configuration.
+
+    Args:
+        field: name of a field that holds a tuple. A claim needs the entries that are parts of its id: `uniform` in "C3.1/uniform/anchor".
+        also: entries that a claim without such a part needs, by the first part of its id. A claim that neither tells needs everything.
+
+    Example:
+        >>> width = load("width")
+        >>> by_case("depths")(width.presets["laptop"], ["W1/3", "W2/3"]).depths
+        (3,)
+    """
+
+    def narrow(config: Any, ids: Iterable[str]) -> Any:
+        entries, wanted = getattr(config, field), []
+        for id in ids:
+            parts = id.split("/")
+            needed = [one for one in entries if str(one) in parts] or list((also or {}).get(parts[0], ()))
+            if not needed:
+                return config
+            wanted += needed
+        return dataclasses.replace(config, **{field: tuple(one for one in entries if one in wanted)})
+
+    return narrow
+
+
 def names() -> tuple[str, ...]:
     """The experiments there are: the folders beside this file."""
     return tuple(one.name for one in pkgutil.iter_modules([str(Path(__file__).parent)]) if one.ispkg)
@@ -103,6 +132,7 @@ def load(name: str) -> Experiment:
         draw=figure.draw,
         options=getattr(sweep, "options", None),
         summary=getattr(measure, "summary", None),
+        narrow=getattr(sweep, "narrow", None),
     )
 
 

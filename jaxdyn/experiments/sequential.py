@@ -1,7 +1,8 @@
 """Run an experiment until its claims are decided: seeds double from look to look, and the verdicts stay honest under the repeated looks.
 
 The looks are fixed beforehand (`analysis.looks.plan`): the seeds of the configuration, twice, four times, … as many. Every interval of look
-k has the level 1 − alpha_k, and a claim that is supported or not supported at a look keeps that verdict. A claim whose estimate has no
+k has the level 1 − alpha_k, and a claim that is supported or not supported at a look keeps that verdict; from the second look on only
+the cases that open claims need are computed, where the experiment can tell (`Experiment.narrow`). A claim whose estimate has no
 interval (a worst member, an identity) speaks of the runs made: it is judged again on all of them at every look and keeps nothing open.
 
 The forecast of the seeds that an open claim needs takes the estimate as it stands and an interval whose ends come closer like 1/√seeds,
@@ -76,7 +77,7 @@ class Decided:
     """What `decide` found.
 
     Attributes:
-        dataset: of the last look.
+        dataset: of the last look at every case; what later looks added for open claims alone is in the store.
         verdicts: of every claim and case; the note says at which look it fell.
         looks: all that were taken.
     """
@@ -104,8 +105,8 @@ def decide(
     Args:
         experiment: an `Experiment`.
         config: its configuration; its seeds are those of the first look.
-        hours: budget. The first look is taken in any case; a further one where its forecast fits, by the seconds a seed of the looks so
-            far: what a store held already counts as nothing until a look computes.
+        hours: budget. The first look is taken in any case; a further one where its forecast fits, by the seconds a seed of the dearest
+            look so far, or of the last one where it had fewer cases: what a store held already counts as nothing until a look computes.
         store: path of a zarr store that grows; without one, every look computes all of its seeds again.
         looks: how many there are at most; the seeds double from one to the next.
         spending: how the error of 5 % is spent over the looks, as in `analysis.looks.plan`.
@@ -115,7 +116,7 @@ def decide(
         clock: seconds.
 
     Returns:
-        The last dataset, the verdicts and the looks.
+        The dataset, the verdicts and the looks.
 
     Raises:
         ValueError: for a configuration without seeds, a budget that is not positive, or fewer than one look.
@@ -137,22 +138,27 @@ def decide(
     if looks < 1:
         raise ValueError(f"`looks` is at least 1, but is {looks}.")
     planned = plan([first * 2**k for k in range(looks)], spending=spending)
+    latest: dict[str, Verdict] = {}
     kept: dict[str, Verdict] = {}
     taken: list[Look] = []
-    began, before, cost = clock(), 0, 0.0  # cost: seconds a seed, of the dearest look
+    whole, last, needed = None, config, {}
+    began, before, cost = clock(), 0, 0.0  # cost: seconds a seed
     while True:
         number = len(taken) + 1
         seeds, alpha = planned.sizes[number - 1], planned.nominal[number - 1]
-        here = dataclasses.replace(config, **{field: seeds})
+        part = experiment.narrow(last, needed) if taken and experiment.narrow else last
+        here = dataclasses.replace(part, **{field: seeds})
         started = clock()
         dataset = experiment.run(here, store=store, progress=progress)
         with levels.significance(alpha), np.errstate(over="ignore"):  # the end of a wide interval of logarithms
             found = judge(experiment.intervals(here, dataset.load()), experiment.claims)
         now = clock()
-        cost = max(cost, (now - started) / (seeds - before if store is not None else seeds))
-        verdicts = [kept.get(one.id) or _noted(one, planned, number) for one in found]
+        measured = (now - started) / (seeds - before if store is not None else seeds)
+        cost, last = max(cost, measured) if part == last else measured, part
+        whole = dataset if part == config else whole
+        latest |= {one.id: kept.get(one.id) or _noted(one, planned, number) for one in found}
+        verdicts = list(latest.values())
         kept |= {one.id: one for one in verdicts if _is_settled(one)}
-        verdicts += [one for id, one in kept.items() if id not in {other.id for other in verdicts}]
         needed = {one.id: _needed(one, experiment.claims, planned, number) for one in verdicts if _is_open(one)}
         price = {id: _hours(num, cost, seeds if store is not None else 0) for id, num in needed.items()}
         hopeless = tuple(id for id, price_ in price.items() if HOPELESS * hours < price_)
@@ -166,7 +172,7 @@ def decide(
         taken.append(dataclasses.replace(look, ending=ending))
         report(taken[-1])
         if ending:
-            return Decided(dataset, verdicts, tuple(taken))
+            return Decided(whole, verdicts, tuple(taken))
         before = seeds
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ class Seedless:
 class Toy:
     """Numbers of mean 0; a store is a set that remembers which seeds it has, and a seed that is missing takes a second of the clock."""
 
-    name = "toy"
+    name, narrow = "toy", None
 
     def __init__(self, claims=CLAIMS):
         self.claims, self.now = claims, 0.0
@@ -167,6 +168,68 @@ def test_a_number_without_an_interval_is_judged_anew_at_every_look():
     verdict = _by_id(_decide(("exact", "edge"), store=set()))["exact"]
     assert verdict.estimate == NUMBERS.max()
     assert "no interval, as of look 4 of 4" in verdict.note
+
+
+class Cases(Toy):
+    """Claims of two cases and of both together; a run remembers which cases were asked for with which seeds."""
+
+    narrow = staticmethod(experiments.by_case("names", {"both": ("edge", "clear")}))
+
+    def __init__(self, claims):
+        super().__init__(claims)
+        self.asked = []
+
+    def run(self, config, *, store=None, progress=None):
+        self.asked.append((config.names, config.seeds))
+        return super().run(config, store=store)
+
+    def intervals(self, config, dataset):
+        numbers = dataset["number"].values
+        found = {f"mean/{name}": mean_interval(numbers + (10.0 if name == "clear" else 0.0)) for name in config.names}
+        return found | ({"both": mean_interval(numbers - 20.0)} if len(config.names) == 2 else {})
+
+
+def test_from_the_second_look_on_only_cases_of_open_claims_are_computed_and_the_others_keep_their_verdicts():
+    toy = Cases((Claim("mean", "Below 0.", "toy", AtMost(0.0)), Claim("both", "Below 0.", "toy", AtMost(0.0))))
+    config = Config(8, ("edge", "clear"))
+    found = experiments.decide(
+        toy, config, hours=1.0, looks=3, spending="pocock", store=set(), report=lambda _: None, clock=lambda: toy.now
+    )  # fmt: skip
+    assert toy.asked == [(("edge", "clear"), 8), (("edge",), 16), (("edge",), 32)]
+    verdicts = _by_id(found)
+    assert {name: one.verdict for name, one in verdicts.items()} == {
+        "mean/edge": "inconclusive",
+        "mean/clear": "not supported",
+        "both": "supported",
+    }
+    assert "look 1 of 3, 8 seeds" in verdicts["mean/clear"].note
+    assert "look 3 of 3, 32 seeds" in verdicts["mean/edge"].note
+    assert found.dataset.sizes["seed"] == 8  # the last that held every case
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "field", "expected"),
+    [
+        ("dag", ["C3.1/uniform/anchor", "C3.6/deep"], "architectures", ("deep", "uniform")),
+        ("dag", ["B1/mean"], "architectures", ("fixed budget",)),
+        ("dag", ["B2", "C3.4"], "architectures", ("fully connected", "deep", "uniform", "heavy-tailed")),
+        ("breaking", ["C4.2h/tanh", "M1/linear0"], "networks", ("tanh", "linear0")),
+        ("width", ["W1/3"], "depths", (3,)),
+    ],
+)
+def test_a_claim_needs_the_cases_of_its_name(name, ids, field, expected):
+    experiment = experiments.load(name)
+    config = experiment.presets["laptop"]
+    assert getattr(experiment.narrow(config, ids), field) == expected
+    assert experiment.narrow(config, [*ids, "another"]) == config
+
+
+@pytest.mark.parametrize("name", [one for one in experiments.names() if experiments.load(one).narrow])
+def test_every_claim_of_an_experiment_that_narrows_says_what_it_needs(name):
+    experiment = experiments.load(name)
+    file = next((Path(__file__).parents[2] / "benchmarks" / "results").glob(f"{name}-laptop.json"))
+    for verdict in json.loads(file.read_text(encoding="utf-8"))["verdicts"]:
+        assert experiment.narrow(experiment.presets["laptop"], [verdict["id"]]) != experiment.presets["laptop"]
 
 
 class AtTheBound(Toy):

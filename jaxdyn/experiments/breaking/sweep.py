@@ -10,6 +10,7 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.experiments.breaking.networks import DIM, NETWORKS
+from jaxdyn.experiments.experiment import by_case
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
     seeds = config.first_seed + np.arange(config.seeds)
     return one, {"network": list(config.networks)}, {"width": jd.widths(config.widths), "seed": seeds}
+
+
+narrow = by_case("networks")
 
 
 def task_of(config: Config) -> Any:

@@ -10,6 +10,7 @@ import optax
 
 import jaxdyn as jd
 from jaxdyn.experiments.dag.networks import DIM, GRAPHS, Linearity, network
+from jaxdyn.experiments.experiment import by_case
 from jaxdyn.models import graphs
 
 POINTS = ("anchor", "sphere", "ascent")
@@ -70,6 +71,12 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
     names = [name for name in ARCHITECTURES if name in config.architectures]
     return one, {"architecture": names, "width": list(config.widths)}, {"seed": np.asarray(seeds)}
+
+
+narrow = by_case(
+    "architectures",
+    {"B1": ("fixed budget",), "B2": ("fully connected", "deep"), "C3.4": ("uniform", "heavy-tailed")},
+)
 
 
 def random_graph(config: Config, architecture: str, width: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 import jaxdyn as jd
+from jaxdyn.experiments.experiment import by_case
 from jaxdyn.models.width import Width
 
 
@@ -68,6 +69,9 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
     loop = {"depth": list(config.depths), "expand": EXPANSIONS}
     return one, loop, {"width": jd.widths(config.widths), "seed": np.arange(config.seeds)}
+
+
+narrow = by_case("depths")
 
 
 def task(config: Config) -> jd.Task:
