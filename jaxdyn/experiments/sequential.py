@@ -141,7 +141,8 @@ def decide(
     latest: dict[str, Verdict] = {}
     kept: dict[str, Verdict] = {}
     taken: list[Look] = []
-    whole, last, needed = None, config, {}
+    whole, last = None, config
+    needed: dict[str, float] = {}
     began, before, cost = clock(), 0, 0.0  # cost: seconds a seed
     while True:
         number = len(taken) + 1
