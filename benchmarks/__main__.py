@@ -20,6 +20,7 @@ NAMES = (
     "quadratic",
     "spikes",
     "coverage",
+    "growth",
     "accelerator",
 )
 
@@ -45,7 +46,7 @@ def main() -> None:
     if options.install_peers:
         os.environ["JAXDYN_INSTALL_PEERS"] = "1"
     os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
-    if options.name in ("ensemble", "catapult", "spikes"):
+    if options.name in ("ensemble", "catapult", "spikes", "growth"):
         import jaxdyn
 
         jaxdyn.ensemble.use_cores()

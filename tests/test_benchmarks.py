@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from benchmarks import catapult, coverage, curvature, dag, ensemble, infinite, ntk, quadratic, spikes
+from benchmarks import catapult, coverage, curvature, dag, ensemble, growth, infinite, ntk, quadratic, spikes
 
 
 @pytest.mark.parametrize(
     "benchmark",
-    [ensemble, ntk, curvature, infinite, dag, catapult, quadratic, spikes, coverage],
+    [ensemble, ntk, curvature, infinite, dag, catapult, quadratic, spikes, coverage, growth],
     ids=lambda module: module.__name__,
 )
 @pytest.mark.filterwarnings("ignore")  # peers warn
