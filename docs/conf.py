@@ -29,12 +29,11 @@ extensions = [
 exclude_patterns = ["_build", "_ext"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # tests/test_docs.py runs the code blocks, notebooks/execute.py the notebooks
 nb_merge_streams = True
 
-default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -54,4 +53,3 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 pygments_style = "tango"
 pygments_dark_style = "monokai"
-mathjax_path = "mathjax-is-not-loaded.js"
