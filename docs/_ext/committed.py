@@ -1,6 +1,7 @@
 """What is committed in `benchmarks/results`: the machine a benchmark ran on, read from its JSON when the site is built."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,18 @@ class Measured(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(["Committed results:", "", *lines]))
 
 
+def _copy_notebooks(app: Sphinx) -> None:
+    """The notebooks with the outputs that are committed, as pages; `docs/notebooks` is ignored by git."""
+    folder = Path(app.srcdir) / "notebooks"
+    folder.mkdir(exist_ok=True)
+    for file in sorted((RESULTS.parents[1] / "notebooks").glob("[0-9]*.ipynb")):
+        target = folder / file.name
+        if not target.exists() or target.read_bytes() != file.read_bytes():
+            shutil.copyfile(file, target)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("measured", Measured)
+    app.connect("builder-inited", _copy_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
