@@ -18,7 +18,7 @@ from jaxdyn.analysis.claims import Outcome
 from jaxdyn.catalogue import Record, Status
 
 ROOT = RESULTS.parents[1]
-OUTCOMES = tuple(str(one) for one in Outcome)
+OUTCOMES = (str(Outcome.SUPPORTED), str(Outcome.INCONCLUSIVE), str(Outcome.NOT_SUPPORTED))
 FIGURES = ("benchmarks/results/{file}.svg", "benchmarks/results/{file}.png", "notebooks/{file}.svg", "notebooks/{file}.png")
 
 
@@ -123,7 +123,8 @@ class Summary(SphinxDirective):
         pages = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "dissertation").glob("*.md")}
         rows = ["| experiment | run | supported | inconclusive | not supported |", "|---|---|---|---|---|"]
         for chapter, names in catalogue.arrange(experiments.names()):
-            rows.append(f"| **{chapter.title}** | | | | |")
+            title = chapter.title.replace("*", "\\*")
+            rows.append(f"| **{title}** | | | | |")
             for name in names:
                 page = next((stem for stem, text in pages.items() if f"{{experiment}} {name}\n" in text), None)
                 link = f"[`{name}`]({page}.md)" if page else f"`{name}`"
@@ -160,7 +161,8 @@ def _claim(group: list[Status]) -> str:
     found = Counter(one.outcome for one in group)
     is_one = len(group) == 1
     number = f'<span class="number">{_number(group[0])}</span>' if is_one else f'<span class="number">{len(group)} cases</span>'
-    pills = " ".join(_pill(one, None if is_one else num) for one, num in found.items())
+    order = (one for one in (*OUTCOMES, catalogue.NOT_RUN) if found[one])
+    pills = " ".join(_pill(one, None if is_one else found[one]) for one in order)
     note = f"<p>{escape(stated.note)}</p>" if stated.note else ""
     head = f'<summary><b>{escape(group[0].id if is_one else stated.id)}</b> <span class="statement">{escape(stated.statement)}</span> '
     head += f'<span class="found">{number} {pills}</span></summary>'
