@@ -2,6 +2,7 @@
 
 import contextlib
 import doctest
+import inspect
 import io
 import re
 import sys
@@ -11,14 +12,20 @@ from pathlib import Path
 import jax
 import pytest
 
+import jaxdyn as jd
+from jaxdyn import experiments
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+sys.path.insert(0, str(ROOT / "docs"))
+import stale  # noqa: E402
 
 PAGES = [
     ROOT / "README.md",
     *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts),
 ]
-FENCE = re.compile(r"^( *)```(?P<kind>python|text|\{code-block\} python)\n(?P<body>.*?)^\1```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^( *)```(?P<kind>python|text|\{code-block\} python)\n(?P<body>.*?)^\1```$", re.DOTALL | re.MULTILINE
+)
 SIZES = {"[64, 128, 256, 512]": "[16, 32]", "steps=500": "steps=20", "n=256": "n=24"}
 """What the README's sweep says, and the sizes at which it is tested."""
 
@@ -60,3 +67,57 @@ def test_the_calls_of_others_are_at_least_python(page):
     for kind, body, _ in blocks(page):
         if kind.startswith("{"):
             compile(body, str(page), "exec")
+
+
+def test_verdicts_figures_and_dates_are_those_of_the_committed_json():
+    """`python docs/stale.py` prints the same, and with `--write` mends the counts."""
+    assert stale.stale() == []
+
+
+def test_what_is_stale_is_found(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    wrong = text.replace("| 10 / 0 / 0 |", "| 9 / 1 / 0 |").replace("AMD EPYC", "AMD Ryzen")
+    (counts,), (figure,) = stale.readme_counts(wrong), stale.readme_figures(wrong)
+    assert ("`width`" in counts, "`ensemble`" in figure) == (True, True)
+    assert list(stale.readme_counts(stale.mended(wrong))) == []
+    monkeypatch.setattr(stale, "ROOT", tmp_path)
+    page, named = tmp_path / "page.md", "```{experiment} width\n:told: DAY\nIt is -0.98 [-1.04, -0.9HERE].\n```\n"
+    day = stale.of("width")[0].date[:10]
+    for told, digit, complaints in ((day, 2, 0), (day, 5, 1), ("2020-01-01", 2, 1)):
+        page.write_text(named.replace("DAY", told).replace("HERE", str(digit)))
+        assert len(list(stale.prose(page))) == complaints
+
+
+def test_the_readme_is_short_and_has_the_two_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.encode()) <= 9000
+    assert [line for line in text.splitlines() if len(line) > 200] == []
+    first, second, *_ = re.findall(r"^```\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+    assert (first, second) == ("pip install uv && uv run jaxdyn run width", "uv run --extra test pytest")
+
+
+def test_every_experiment_has_a_place_and_no_page_is_too_long():
+    chapters = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "dissertation").glob("*.md"))
+    assert sorted(re.findall(r"\{experiment\} (\w+)", chapters)) == sorted(experiments.names())
+    folder = ROOT / "docs"
+    files = [path for kind in ("md", "py", "css") for path in folder.rglob(f"*.{kind}") if "_build" not in path.parts]
+    assert {path.name: n for path in files if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400} == {}
+
+
+def test_every_public_name_is_in_the_reference():
+    """Each namespace, and each module inside one, has its `api` directive."""
+    told = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    modules = [name for name in jd.__all__ if inspect.ismodule(getattr(jd, name))]
+    inside = [
+        f"{name}.{one}"
+        for name in modules
+        for one in getattr(jd, name).__all__
+        if inspect.ismodule(getattr(getattr(jd, name), one))
+    ]
+    assert [name for name in [*modules, *inside] if f"{{api}} jaxdyn.{name}\n" not in told] == []
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []

@@ -65,7 +65,9 @@ def _docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
     lines[:] = [] if what == "module" else to_rst(lines)  # of modules the directive has told
 
 
-def _signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, given: str | None, returned: str | None) -> Any:
+def _signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, given: str | None, returned: str | None
+) -> Any:
     return tuple(None if one is None else one.replace("jaxlib._jax.Array", "Array") for one in (given, returned))
 
 

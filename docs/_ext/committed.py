@@ -48,7 +48,9 @@ class Measured(SphinxDirective):
         lines = []
         for file, environment in found:
             self.env.note_dependency(str(file))
-            lines.append(f"- **{machine(environment)}** ({{download}}`{file.name} </../benchmarks/results/{file.name}>`)")
+            lines.append(
+                f"- **{machine(environment)}** ({{download}}`{file.name} </../benchmarks/results/{file.name}>`)"
+            )
         return self.parse_text_to_nodes("\n".join(["Committed results:", "", *lines]))
 
 

@@ -8,11 +8,11 @@ QUOTED = re.compile(r"(`[^`]+`)")
 
 
 def to_rst(lines: list[str]) -> list[str]:
-    """A docstring as reStructuredText for napoleon: names become links, formulas literal blocks, tables tables.
+    r"""A docstring as reStructuredText for napoleon: names become links, formulas literal blocks, tables tables.
 
     Example:
         >>> to_rst(["The `Task` of n*k numbers.", "", "    y = f(x)"])
-        ['The :py:obj:`Task` of n\\\\*k numbers.', '', '.. code-block:: text', '', '    y = f(x)']
+        ['The :py:obj:`Task` of n\\*k numbers.', '', '.. code-block:: text', '', '    y = f(x)']
     """
     found: list[str] = []
     section, literal, i = False, False, 0
@@ -39,9 +39,9 @@ def to_rst(lines: list[str]) -> list[str]:
                 literal = True
             found.append(line if literal else _inline(line))
         elif section and is_indented and line[4:].startswith("    ") and not lines[i - 1]:
-            block = [one for one in _block(lines[i:])]  # a formula within a section
+            block = _block(lines[i:])  # a formula within a section
             indent = " " * 4
-            found += [f"{indent}.. code-block:: text", "", *(f"{one}" if one else "" for one in block), ""]
+            found += [f"{indent}.. code-block:: text", "", *block, ""]
             i += len(block)
             continue
         else:

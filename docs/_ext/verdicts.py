@@ -19,7 +19,12 @@ from jaxdyn.catalogue import Record, Status
 
 ROOT = RESULTS.parents[1]
 OUTCOMES = (str(Outcome.SUPPORTED), str(Outcome.INCONCLUSIVE), str(Outcome.NOT_SUPPORTED))
-FIGURES = ("benchmarks/results/{file}.svg", "benchmarks/results/{file}.png", "notebooks/{file}.svg", "notebooks/{file}.png")
+FIGURES = (
+    "benchmarks/results/{file}.svg",
+    "benchmarks/results/{file}.png",
+    "notebooks/{file}.svg",
+    "notebooks/{file}.png",
+)
 
 
 def of(experiment: str) -> list[Record]:
@@ -77,7 +82,9 @@ class Experiment(SphinxDirective):
     def _record(self, record: Record) -> list[nodes.Node]:
         attributes = json.loads(Path(record.file).read_text(encoding="utf-8"))["attributes"]
         name = Path(record.file).name
-        lines = [f"**{_preset(record)}**, {record.date[:10]}: {_machine(attributes)} ({{download}}`{name} </../benchmarks/results/{name}>`)"]
+        lines = [
+            f"**{_preset(record)}**, {record.date[:10]}: {_machine(attributes)} ({{download}}`{name} </../benchmarks/results/{name}>`)"
+        ]
         body = self.parse_text_to_nodes("\n".join(lines))
         body.append(_raw(_pills(Counter(str(one.verdict) for one in record.verdicts))))
         for pattern in FIGURES:
@@ -160,7 +167,11 @@ def _claim(group: list[Status]) -> str:
     stated = group[0].stated
     found = Counter(one.outcome for one in group)
     is_one = len(group) == 1
-    number = f'<span class="number">{_number(group[0])}</span>' if is_one else f'<span class="number">{len(group)} cases</span>'
+    number = (
+        f'<span class="number">{_number(group[0])}</span>'
+        if is_one
+        else f'<span class="number">{len(group)} cases</span>'
+    )
     order = (one for one in (*OUTCOMES, catalogue.NOT_RUN) if found[one])
     pills = " ".join(_pill(one, None if is_one else found[one]) for one in order)
     note = f"<p>{escape(stated.note)}</p>" if stated.note else ""
@@ -177,7 +188,8 @@ def _cases(group: list[Status]) -> str:
         f"{f'<div>{escape(one.verdict.note)}</div>' if one.verdict and one.verdict.note else ''}</td></tr>"
         for one in group
     )
-    return f'<div class="wide"><table><thead><tr><th>case</th><th>estimate [95 %]</th><th>verdict</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    head = "<thead><tr><th>case</th><th>estimate [95 %]</th><th>verdict</th></tr></thead>"
+    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
 def _number(one: Status) -> str:
