@@ -2,16 +2,19 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from docstrings import to_myst, to_rst
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
+CALL = re.compile(r"(jd(?:\.[A-Za-z_]\w*)+)(?:\(.*\))?$", re.DOTALL)
 KINDS = {"function", "class", "module", "data", "exception"}
 
 
@@ -100,6 +103,21 @@ def _resolve(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.No
     return None
 
 
+def _link(app: Sphinx, doctree: nodes.document) -> None:
+    """`jd.geometry.ntk(…)` in the text of a page is a link to what it names."""
+    for literal in list(doctree.findall(nodes.literal)):
+        named = CALL.match(literal.astext())
+        if named and not isinstance(literal.parent, (nodes.reference, nodes.title, pending_xref)):
+            options = {
+                "refdomain": "py",
+                "reftype": "obj",
+                "reftarget": named[1],
+                "refexplicit": True,
+                "refwarn": False,
+            }
+            literal.replace_self(pending_xref("", literal.deepcopy(), refdoc=app.env.docname, **options))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("api", Api)
@@ -107,5 +125,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", _docstring, priority=400)
     app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-skip-member", _skip)
+    app.connect("doctree-read", _link)
     app.connect("missing-reference", _resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
