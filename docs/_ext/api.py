@@ -33,7 +33,7 @@ class Api(SphinxDirective):
         text = [to_myst(inspect.getdoc(module) or ""), ""]
         if getattr(module, "__all__", None):
             rows = list(_rows(module))
-            text += ["| name | |", "|---|---|", *rows, ""]
+            text += ["| name | what it is |", "|---|---|", *rows, ""]
         text += ["```{eval-rst}", f".. automodule:: {name}", "   :members:"]
         text += [f"   :exclude-members: {', '.join(sorted(skipped))}"] if skipped else []
         return self.parse_text_to_nodes("\n".join([*text, "```"]))
@@ -55,7 +55,7 @@ class Public(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """A table."""
         module = importlib.import_module(self.arguments[0])
-        rows = ["| name | |", "|---|---|"]
+        rows = ["| name | what it is |", "|---|---|"]
         for one in module.__all__:
             value = getattr(module, one)
             first = (inspect.getdoc(value) or "").partition("\n")[0].replace("|", "\\|")
