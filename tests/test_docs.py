@@ -26,8 +26,14 @@ PAGES = [
 FENCE = re.compile(
     r"^( *)```(?P<kind>python|text|\{code-block\} python)\n(?P<body>.*?)^\1```$", re.DOTALL | re.MULTILINE
 )
-SIZES = {"[64, 128, 256, 512]": "[16, 24, 32]", "steps=500": "steps=20", "n=256": "n=24"}
-"""What the README's sweep says, and the sizes at which it is tested."""
+SIZES = {
+    "[64, 128, 256, 512]": "[16, 24, 32]",
+    "steps=500": "steps=20",
+    "n=256": "n=24",
+    "[8, 256]": "[8]",
+    "(64, 512, 1)": "(64, 16, 1)",
+}
+"""What the README says, and the sizes at which it is tested."""
 
 
 def blocks(page):
