@@ -1,7 +1,8 @@
 """Which lines of the README and of the dissertation's pages no longer say what the committed JSON says.
 
-`python docs/stale.py` prints them and fails where there are any; `--write` mends the README's counts of verdicts. Figures and dates
-in prose are for a person: read the new verdicts, write the sentence anew, and set `:told:` to the day of the JSON it speaks of.
+`python docs/stale.py` prints them and fails where there are any; `--write` mends the README's counts of verdicts and their days.
+Figures and dates in prose are for a person: read the new verdicts, write the sentence anew, and set `:told:` to the day of the JSON it
+speaks of.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from jaxdyn import experiments  # noqa: E402
 ROW = re.compile(
     r"^\| \[`(?P<name>\w+)`\]\(docs/dissertation/\w+\.md\) \| (?P<counts>\d+ / \d+ / \d+) \|", re.MULTILINE
 )
+DATES = re.compile(r"(?<=runs of )[\d-]+(?: to [\d-]+)?")
 NUMBER = r"[-−]?\d+(?:\.\d+)?"
 TRIPLE = re.compile(rf"({NUMBER})\)?\s+\[({NUMBER}),\s+({NUMBER})\]")
 SECTION = re.compile(r"```\{experiment\} (?P<name>\w+)\n:told: (?P<told>\S+)\n(?P<prose>.*?)```", re.DOTALL)
@@ -37,6 +39,19 @@ def readme_counts(text: str) -> Iterator[str]:
             yield f"README.md: `{name}` has the verdicts {expected}, but its row says {rows.get(name, 'nothing')}."
 
 
+def readme_dates(text: str) -> Iterator[str]:
+    """The days of the runs that the rows count."""
+    found = DATES.search(text)
+    if (said := found[0] if found else "nothing") != days():
+        yield f"README.md: the rows of verdicts count runs of {days()}, but it says {said}."
+
+
+def days() -> str:
+    """First and last day of the runs of preset `laptop`."""
+    found = sorted({of(name)[0].date[:10] for name in experiments.names() if of(name)})
+    return " to ".join(dict.fromkeys((found[0], found[-1])))
+
+
 def told(name: str) -> str | None:
     """Counts as the README writes them."""
     found = of(name)
@@ -44,7 +59,8 @@ def told(name: str) -> str | None:
 
 
 def mended(text: str) -> str:
-    """The README with the counts of today."""
+    """The README with the counts and days of today."""
+    text = DATES.sub(days(), text, count=1)
     return ROW.sub(lambda row: row[0].replace(row["counts"], told(row["name"]) or row["counts"]), text)
 
 
@@ -98,13 +114,18 @@ def stale() -> list[str]:
     """Everything that should be looked at."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = sorted((ROOT / "docs" / "dissertation").glob("*.md"))
-    return [*readme_counts(text), *readme_figures(text), *(line for page in pages for line in prose(page))]
+    return [
+        *readme_counts(text),
+        *readme_dates(text),
+        *readme_figures(text),
+        *(line for page in pages for line in prose(page)),
+    ]
 
 
 def main() -> None:
     """Print what is stale."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="mend the README's counts")
+    parser.add_argument("--write", action="store_true", help="mend the README's counts and days")
     if parser.parse_args().write:
         readme = ROOT / "README.md"
         readme.write_text(mended(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import contextlib
 import doctest
+import importlib
 import inspect
 import io
 import re
@@ -83,15 +84,22 @@ def test_verdicts_figures_and_dates_are_those_of_the_committed_json():
 def test_what_is_stale_is_found(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     wrong = text.replace("| 10 / 0 / 0 |", "| 9 / 1 / 0 |").replace("AMD EPYC", "AMD Ryzen")
-    (counts,), (figure,) = stale.readme_counts(wrong), stale.readme_figures(wrong)
-    assert ("`width`" in counts, "`ensemble`" in figure) == (True, True)
-    assert list(stale.readme_counts(stale.mended(wrong))) == []
+    wrong = wrong.replace("runs of 20", "runs of 19")
+    (counts,), (figure,), (date,) = stale.readme_counts(wrong), stale.readme_figures(wrong), stale.readme_dates(wrong)
+    assert ("`width`" in counts, "`ensemble`" in figure, "runs of 20" in date) == (True, True, True)
+    mended = stale.mended(wrong)
+    assert [*stale.readme_counts(mended), *stale.readme_dates(mended)] == []
     monkeypatch.setattr(stale, "ROOT", tmp_path)
     page, named = tmp_path / "page.md", "```{experiment} width\n:told: DAY\nIt is -0.98 [-1.04, -0.9HERE].\n```\n"
     day = stale.of("width")[0].date[:10]
     for told, digit, complaints in ((day, 2, 0), (day, 5, 1), ("2020-01-01", 2, 1)):
         page.write_text(named.replace("DAY", told).replace("HERE", str(digit)))
         assert len(list(stale.prose(page))) == complaints
+
+
+@pytest.mark.parametrize("module", ["committed", "docstrings"])
+def test_the_examples_of_the_extensions_hold(module):
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
 def test_the_readme_is_short_and_has_the_two_commands():
