@@ -241,7 +241,7 @@ def test_codes_and_scales_that_are_none_are_refused(arguments, message):
         unchecked(np.ones((30, 2)) * np.arange(30)[:, None], np.arange(30) % 3, **{"classes": (0, 1), **arguments})
 
 
-def test_pictures_of_ones_own_become_tasks_as_the_readme_says(tmp_path):
+def test_pictures_of_ones_own_become_tasks_as_the_guide_says(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8)
     names = np.array(["cat", "dog"])[np.arange(12) % 2]
     expected = classification(pixels, names, classes=("dog", "cat"), n=8)
