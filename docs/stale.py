@@ -16,8 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 
-from committed import RESULTS, benchmarks  # noqa: E402
-from verdicts import counts, of  # noqa: E402
+from results import RESULTS, benchmarks, counts, of  # noqa: E402
 
 from jaxdyn import experiments  # noqa: E402
 

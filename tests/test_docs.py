@@ -97,7 +97,7 @@ def test_what_is_stale_is_found(tmp_path, monkeypatch):
         assert len(list(stale.prose(page))) == complaints
 
 
-@pytest.mark.parametrize("module", ["committed", "docstrings"])
+@pytest.mark.parametrize("module", ["results", "docstrings"])
 def test_the_examples_of_the_extensions_hold(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 

@@ -1,37 +1,13 @@
 """What is committed in `benchmarks/results`: the machine a benchmark ran on, read from its JSON when the site is built."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from results import RESULTS, ROOT, benchmarks, machine
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-
-
-def benchmarks(name: str) -> list[tuple[Path, dict[str, Any]]]:
-    """The files of a benchmark, with what they say of the machine; one a processor where there are several."""
-    found = []
-    for file in sorted(RESULTS.glob("*.json")):
-        read = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(read, dict) and read.get("benchmark") == name:
-            found.append((file, read.get("environment", {})))
-    return found
-
-
-def machine(environment: dict[str, Any]) -> str:
-    """The machine in words.
-
-    Example:
-        >>> machine({"processor": "AMD EPYC", "cpu_count": 2, "date": "2026-11-25T19:34:31+00:00", "jax": "0.10.2"})
-        'AMD EPYC, 2 cores, JAX 0.10.2, 2026-11-25'
-    """
-    processor = str(environment.get("processor") or "processor not recorded")
-    cores = f", {environment['cpu_count']} cores" if "cpu_count" in environment else ""
-    return f"{processor}{cores}, JAX {environment.get('jax', '?')}, {str(environment.get('date', '?'))[:10]}"
 
 
 class Measured(SphinxDirective):
@@ -58,7 +34,7 @@ def _copy_notebooks(app: Sphinx) -> None:
     """The notebooks with the outputs that are committed, as pages; `docs/notebooks` is ignored by git."""
     folder = Path(app.srcdir) / "notebooks"
     folder.mkdir(exist_ok=True)
-    for file in sorted((RESULTS.parents[1] / "notebooks").glob("[0-9]*.ipynb")):
+    for file in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         target = folder / file.name
         if not target.exists() or target.read_bytes() != file.read_bytes():
             shutil.copyfile(file, target)

@@ -6,10 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from committed import RESULTS
 from docstrings import to_myst
 from docutils import nodes
 from docutils.parsers.rst import directives
+from results import RESULTS, ROOT, counts, of
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -17,7 +17,6 @@ from jaxdyn import catalogue, experiments
 from jaxdyn.analysis.claims import Outcome
 from jaxdyn.catalogue import Record, Status
 
-ROOT = RESULTS.parents[1]
 OUTCOMES = (str(Outcome.SUPPORTED), str(Outcome.INCONCLUSIVE), str(Outcome.NOT_SUPPORTED))
 FIGURES = (
     "benchmarks/results/{file}.svg",
@@ -25,18 +24,6 @@ FIGURES = (
     "notebooks/{file}.svg",
     "notebooks/{file}.png",
 )
-
-
-def of(experiment: str) -> list[Record]:
-    """The committed verdicts of an experiment: the preset `laptop` first, then by name."""
-    found = [one for one in catalogue.records([RESULTS]) if one.experiment == experiment]
-    return sorted(found, key=lambda one: (one.preset != "laptop", one.file))
-
-
-def counts(record: Record) -> tuple[int, int, int]:
-    """How many cases are supported, inconclusive, not supported."""
-    found = Counter(str(one.verdict) for one in record.verdicts)
-    return found["supported"], found["inconclusive"], found["not supported"]
 
 
 class Experiment(SphinxDirective):

@@ -11,6 +11,7 @@ computes those, and with fewer, reads them.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from types import CodeType
 from typing import Any
 
 import jax
@@ -190,4 +191,13 @@ def _code(stop: Stop) -> str:
     code = getattr(stop, "__code__", None)
     if code is None:
         return str(getattr(stop, "__qualname__", type(stop).__qualname__))
-    return hashlib.sha256(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()[:16]
+    return hashlib.sha256(_told(code)).hexdigest()[:16]
+
+
+def _told(code: CodeType) -> bytes:
+    """Code, constants and names, the same in every process: of code inside its own, not its address; of sets their order."""
+    consts = tuple(
+        _told(one) if isinstance(one, CodeType) else sorted(map(repr, one)) if isinstance(one, frozenset) else one
+        for one in code.co_consts
+    )
+    return code.co_code + repr((consts, code.co_names)).encode()

@@ -1,5 +1,6 @@
 """Cells end early when all their members are done, signals save first, and whoever watches is told the truth."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -241,3 +242,26 @@ def test_the_first_cell_is_compiled_while_the_store_is_made_and_the_next_while_i
     kinds = [kind for kind, _ in told]
     assert kinds[:4] == ["compile", "compile", "store", "run"]  # the second cell before the first has begun
     assert kinds.count("run") == 3
+
+
+def test_a_condition_with_code_inside_is_the_same_in_every_process():
+    """A generator within it has an address, and a set an order, which are others each time."""
+    sweep = importlib.import_module("jaxdyn.ensemble.sweep")
+
+    def made(text):
+        return eval(f"lambda values: {text}")
+
+    inside = "any(name in {'loss', 'change', 'norm'} for name in values)"
+    found = {sweep._code(made(inside)) for _ in range(5)}
+    program = (
+        "import importlib; sweep = importlib.import_module('jaxdyn.ensemble.sweep'); "
+        f'print(sweep._code(eval("lambda values: {inside}")))'
+    )
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.getcwd()}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        found.add(done.stdout.strip())
+    assert len(found) == 1
+    assert sweep._code(made(inside.replace("norm", "gap"))) not in found

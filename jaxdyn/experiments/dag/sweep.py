@@ -50,7 +50,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         key = jax.random.key(seed)
         masks = None
         if architecture in GRAPHS:
-            masks = graphs.random_masks(**random_graph(config, architecture, width), key=jax.random.fold_in(key, 0))
+            own = jax.random.fold_in(key, 0x67726170)
+            masks = graphs.random_masks(**random_graph(config, architecture, width), key=own)
         model, functions = network(architecture, width, masks)
         params0 = model.init(key)
         rate = jd.theory.critical_learning_rate(model.apply, params0, task, loss=jd.losses.mse) / 2

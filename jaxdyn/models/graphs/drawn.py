@@ -38,6 +38,7 @@ def random_masks(sizes: Sequence[int], *, law: Law, key: Any, reach: int | None 
     check_reach(reach)
     last = len(sizes) - 1
     reads = [(0,), *(tuple(range(first_read(layer, reach), layer)) for layer in range(2, last)), (last - 1,)]
+    keys = {layer: jax.random.split(jax.random.fold_in(key, layer), 3) for layer in range(1, last)}
     masks: list[Any] = []
     for layer, row in enumerate(reads, start=1):
         available = sum(sizes[earlier] for earlier in row)
@@ -45,20 +46,18 @@ def random_masks(sizes: Sequence[int], *, law: Law, key: Any, reach: int | None 
             masks.append(jnp.ones((available, sizes[layer]), bool))
             continue
         check_degrees(np.asarray(law(np.linspace(0, 1, 4096, endpoint=False))), layer, available)
-        own = jax.random.fold_in(key, layer)
-        masks.append(_inner(own, law, available, sizes[layer], near=sizes[layer - 1]))
+        of_degrees, of_parents, _ = keys[layer]
+        masks.append(_inner(of_degrees, of_parents, law, available, sizes[layer], near=sizes[layer - 1]))
     for layer in range(1, last - 1):
         has_child = _has_child(layer, sizes, reads, masks)
-        own = jax.random.fold_in(jax.random.fold_in(key, layer), 0)
-        chosen = jax.random.randint(own, (sizes[layer], 1), 0, sizes[layer + 1])
+        chosen = jax.random.randint(keys[layer][2], (sizes[layer], 1), 0, sizes[layer + 1])
         added = ~has_child[:, None] & (jnp.arange(sizes[layer + 1])[None, :] == chosen)
         masks[layer] = masks[layer].at[-sizes[layer] :].set(masks[layer][-sizes[layer] :] | added)
     return Masks(tuple(sizes), tuple(reads), tuple(masks))
 
 
-def _inner(key: Any, law: Law, available: int, size: int, *, near: int) -> Bool[Array, "s t"]:
+def _inner(of_degrees: Any, of_parents: Any, law: Law, available: int, size: int, *, near: int) -> Bool[Array, "s t"]:
     """The `degree` parents of lowest priority of each vertex, one at least among the last `near`."""
-    of_degrees, of_parents = jax.random.split(key)
     degrees = law(jax.random.uniform(of_degrees, (size,)))
     priority = jax.random.uniform(of_parents, (size, available))
     rank = jnp.argsort(jnp.argsort(priority, axis=1), axis=1)
