@@ -61,9 +61,10 @@ def ratio(times: Mapping[str, Mapping[str, Any]], over: str, under: str) -> floa
 
 
 def matmul_rate(size: int = 2048, rounds: int = 20, *, precision: Any = None, dtype: Any = "float32") -> float:
-    """Flops a second of products size³, float32 unless told otherwise: what this machine can do."""
+    """Flops a second of products size³, float32 unless told otherwise, compiled as sweeps are: what this machine can do."""
     a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    product = jax.jit(lambda x: jax.numpy.matmul(x, x, precision=precision))
+    options: Any = {"xla_gpu_enable_triton_gemm": False}
+    product = jax.jit(lambda x: jax.numpy.matmul(x, x, precision=precision), compiler_options=options)
     seconds(lambda: product(a))
     return 2 * size**3 / statistics.median(seconds(lambda: product(a)) for _ in range(rounds))
 

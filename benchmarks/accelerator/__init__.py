@@ -4,20 +4,42 @@
 is for a CPU. One device is measured. `driver` runs them, `section` is what a process does, `table` writes the Markdown.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.accelerator.driver import Section, run
 
 HERE = "benchmarks.accelerator"
+PRECISIONS = (
+    "highest",
+    "TF32_TF32_F32_X3",
+    "BF16_BF16_F32_X9",
+    "BF16_BF16_F32_X6",
+    "BF16_BF16_F32_X3",
+    "TF32_TF32_F32",
+    "default",
+    "bfloat16",
+)
+"""Names that `jax.default_matmul_precision` takes: of float32 products, the exact one first."""
+
+COMPARED = ("highest", "TF32_TF32_F32_X3", "BF16_BF16_F32_X3", "default")
+"""Those whose exponents are compared: a network for each lies on the device at once."""
+
+QUICK = "--xla_gpu_enable_triton_gemm=false"
+"""Quick to compile on a GPU; sweeps are compiled so anyway."""
+
 SECTIONS = (
-    Section("versions", f"{HERE}.machine:versions", 0.06),
-    Section("ceilings", f"{HERE}.machine:ceilings", 0.12),
-    Section("correctness", f"{HERE}.correctness:checks", 0.2),
-    Section("bits", f"{HERE}.bits:checks", 0.12, {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}),
-    Section("ensembles", f"{HERE}.ensembles:table", 0.25),
-    Section("probes", f"{HERE}.probes:costs", 0.15),
-    Section("memory", f"{HERE}.memory:estimates", 0.1),
-    Section("precision", f"{HERE}.precision:exponents", 0.2),
+    Section("versions", f"{HERE}.machine:versions", 0.1, is_timed=False),
+    Section("correctness", f"{HERE}.correctness:checks", 0.3, {"XLA_FLAGS": QUICK}, is_timed=False),
+    Section(
+        "bits", f"{HERE}.bits:checks", 0.3, {"XLA_FLAGS": f"{QUICK} --xla_gpu_deterministic_ops=true"}, is_timed=False
+    ),
+    Section("memory", f"{HERE}.memory:estimates", 0.3, is_timed=False),
+    Section("precision", f"{HERE}.precision:exponents", 0.3, {"XLA_FLAGS": QUICK}, COMPARED, is_timed=False),
+    Section("ensembles", f"{HERE}.ensembles:table", 0.4),
+    Section("probes", f"{HERE}.probes:costs", 0.2),
+    Section("ceilings", f"{HERE}.machine:ceilings", 0.15),
+    Section("decompositions", f"{HERE}.decompositions:costs", 0.1),
     Section("width", f"{HERE}.experiment:width", 1.0),
 )
 """In the order in which they run, each with the share of the whole time that it may take; the last one gets what is left."""
@@ -34,7 +56,8 @@ def main(*, minutes: float, out: Path, tiny: bool = False) -> bool:
     Returns:
         Whether every section is green.
     """
-    found = run(SECTIONS, seconds=60 * minutes, out=out, tiny=tiny)
+    sections = [replace(one, parts=one.parts[:2]) if tiny else one for one in SECTIONS]
+    found = run(sections, seconds=60 * minutes, out=out, tiny=tiny)
     print((out / "results.md").read_text())
     print(out / "results.json")
     return all(one["status"] == "ok" for one in found["sections"])

@@ -1,19 +1,21 @@
-"""Sections one after the other, each in a process that is killed when its time is up; what is known is on disk at any moment.
+"""Sections in processes of their own, killed when their time is up; what is known is on disk at any moment.
+
+Those that measure time run one after the other, what stands between them side by side.
 
 A thread cannot stop XLA while it compiles, a process can be stopped, and the memory of a device is free again when the process that held it
 has ended. The processes share one folder of compiled programmes, empty at the start.
 """
 
 import datetime
+import itertools
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +38,16 @@ class Section:
         work: `module:function`, a function of a `section.Setting` that yields rows, dictionaries of plain data.
         share: the part of the whole time that it may take.
         environment: variables of its process; XLA_FLAGS is added to what is there.
+        parts: what `Setting.part` says in each of its processes, which run side by side; one process when left as it is.
+        is_timed: whether it measures time, so that it must have the device for itself; neighbours that do not run side by side.
     """
 
     name: str
     work: str
     share: float
     environment: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence[str] = ("",)
+    is_timed: bool = True
 
 
 def run(sections: Sequence[Section], *, seconds: float, out: Path, tiny: bool) -> dict[str, Any]:
@@ -58,7 +64,7 @@ def run(sections: Sequence[Section], *, seconds: float, out: Path, tiny: bool) -
         `wrong`: a row says so; `failed`; `timeout`; `skipped`: no time was left) and, where it did not end well, the end of its log.
     """
     began = time.monotonic()
-    place = out / "work"
+    place = (out / "work").resolve()
     shutil.rmtree(place / "cache", ignore_errors=True)
     (place / "cache").mkdir(parents=True)
     found: dict[str, Any] = {
@@ -69,16 +75,11 @@ def run(sections: Sequence[Section], *, seconds: float, out: Path, tiny: bool) -
         "environment": {},
         "sections": [],
     }
-    for section in sections:
-        left = seconds - (time.monotonic() - began)
-        entry: dict[str, Any] = {"section": section.name, "status": "skipped"}
-        entry |= {"seconds": 0.0, "cpu": 0.0, "cap": 0.0, "rows": [], "error": ""}
-        found["sections"].append(entry)
-        if left > 1:
-            entry.update(status="running", cap=min(section.share * seconds, left))
-            write(found, out)
-            _run_one(section, entry, found, out, tiny)
-        write(found, out)
+    for is_timed, group in itertools.groupby(sections, key=lambda section: section.is_timed):
+        for together in ([one] for one in group) if is_timed else [list(group)]:
+            running = [_Running(section, found["environment"], place, tiny) for section in together]
+            found["sections"] += [one.entry for one in running]
+            _follow(running, began + seconds, seconds, lambda: write(found, out))
     return found
 
 
@@ -93,52 +94,112 @@ def write(found: Mapping[str, Any], out: Path) -> None:
         beside.replace(out / name)
 
 
-def _run_one(section: Section, entry: dict[str, Any], found: dict[str, Any], out: Path, tiny: bool) -> None:
-    place = (out / "work").resolve()
-    lines, log = place / f"{section.name}.jsonl", place / f"{section.name}.log"
-    lines.write_text("")
-    request = {"tiny": tiny, "folder": str(place), "seconds": entry["cap"]}
-    command = [sys.executable, "-m", "benchmarks.accelerator.section", section.work, json.dumps(request), str(lines)]
-    began, worked = time.monotonic(), _cpu()
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=_environment(section, place, tiny), stdout=output, stderr=subprocess.STDOUT, process_group=0
-        )
-    is_late = False
+class _Running:
+    """A section whose processes have been asked for.
+
+    Args:
+        section: the section.
+        environment: filled by a row that tells it.
+        place: the working folder.
+        tiny: toy sizes.
+    """
+
+    def __init__(self, section: Section, environment: dict[str, Any], place: Path, tiny: bool) -> None:
+        self.section, self.environment, self.tiny, self.place = section, environment, tiny, place
+        self.entry: dict[str, Any] = {"section": section.name, "status": "skipped"}
+        self.entry |= {"seconds": 0.0, "cpu": 0.0, "cap": 0.0, "rows": [], "error": ""}
+        names = [f"{section.name}-{i}" if i else section.name for i in range(len(section.parts))]
+        self.files = [place / f"{name}.jsonl" for name in names]
+        self.logs = [place / f"{name}.log" for name in names]
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, cap: float) -> None:
+        """Start its processes, which have so many seconds."""
+        self.began = time.monotonic()
+        self.entry.update(status="running", cap=cap)
+        for part, lines, log in zip(self.section.parts, self.files, self.logs, strict=True):
+            lines.write_text("")
+            setting = {"tiny": self.tiny, "folder": str(self.place), "seconds": self.entry["cap"], "part": part}
+            command = [sys.executable, "-m", "benchmarks.accelerator.section", self.section.work]
+            command += [json.dumps(setting), str(lines)]
+            environment = _environment(self.section, self.place, self.tiny)
+            with log.open("w") as output:
+                self.processes.append(
+                    subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, process_group=0)
+                )
+
+    def is_over(self) -> bool:
+        """Whether all its processes have ended, or its time is up; then status and seconds are in the entry."""
+        over = sum(self._has_ended(process) for process in self.processes) == len(self.processes)
+        is_late = not over and time.monotonic() - self.began > self.entry["cap"]
+        if over or is_late:
+            self.end("timeout" if is_late else "")
+        return over or is_late
+
+    def end(self, status: str = "") -> None:
+        """Kill its processes and all that they started; a status says what became of it where that is known."""
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            self._has_ended(process, 0)
+        self.entry["seconds"] = round(time.monotonic() - self.began, 1)
+        self.entry["cpu"] = round(self.entry["cpu"], 1)
+        failed = [log for process, log in zip(self.processes, self.logs, strict=True) if process.returncode]
+        self.entry["error"] = "\n".join(log.read_text(errors="replace")[-1500:] for log in failed)
+        self.take()
+        is_wrong = any(row.get("ok") is False for row in self.entry["rows"])
+        self.entry["status"] = status or ("failed" if failed else "wrong" if is_wrong else "ok")
+
+    def take(self) -> bool:
+        """Read the rows that are complete; whether there are new ones."""
+        texts = [file.read_text().splitlines(keepends=True) for file in self.files if file.exists()]
+        rows = [json.loads(line) for lines in texts for line in lines if line.endswith("\n")]
+        for row in rows:
+            self.environment.update(row.pop("environment", {}))
+        is_more = len(rows) > len(self.entry["rows"])
+        self.entry["rows"] = rows
+        return is_more
+
+    def _has_ended(self, process: subprocess.Popen[bytes], flags: int = os.WNOHANG) -> bool:
+        """Whether a process has ended; then its seconds, and those of what it waited for, are added."""
+        if process.returncode is None:
+            number, status, spent = os.wait4(process.pid, flags)
+            if number:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                self.entry["cpu"] += spent.ru_utime + spent.ru_stime
+        return process.returncode is not None
+
+
+def _follow(waiting: list[_Running], end: float, seconds: float, save: Callable[[], None]) -> None:
+    """Run sections side by side, as many processes as there are cores, until the last one is over.
+
+    Args:
+        waiting: in this order.
+        end: when all must be over, on the monotonic clock.
+        seconds: the time of which each section has its share.
+        save: called when something is new.
+    """
+    running: list[_Running] = []
+    save()
     try:
-        while process.poll() is None:
-            is_late = time.monotonic() - began > entry["cap"]
-            if is_late:
-                break
-            if _take(lines, entry, found):
-                write(found, out)
+        while waiting or running:
+            busy = sum(len(one.section.parts) for one in running)
+            while waiting and (not busy or busy + len(waiting[0].section.parts) <= (os.cpu_count() or 1)):
+                one = waiting.pop(0)
+                if (left := end - time.monotonic()) > 1:
+                    running.append(one)
+                    one.start(min(one.section.share * seconds, left))
+                    busy += len(one.section.parts)
+                    save()
+            is_new = sum(one.take() for one in running) > 0
+            over = [one for one in running if one.is_over()]
+            running = [one for one in running if one not in over]
+            if is_new or over:
+                save()
             time.sleep(_PAUSE)
-    finally:  # the process and all that it started
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        status = process.wait()
-    _take(lines, entry, found)
-    entry["seconds"], entry["cpu"] = round(time.monotonic() - began, 1), round(_cpu() - worked, 1)
-    is_wrong = any(row.get("ok") is False for row in entry["rows"])
-    entry["status"] = "timeout" if is_late else "failed" if status else "wrong" if is_wrong else "ok"
-    if status:
-        entry["error"] = log.read_text(errors="replace")[-1500:]
-
-
-def _cpu() -> float:
-    """Seconds that the processes which have ended spent on the host's cores."""
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
-
-
-def _take(lines: Path, entry: dict[str, Any], found: dict[str, Any]) -> bool:
-    """Read the rows that are complete; tell whether there are new ones."""
-    rows = [json.loads(line) for line in lines.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    for row in rows:
-        found["environment"] = row.pop("environment", found["environment"])
-    is_more = len(rows) > len(entry["rows"])
-    entry["rows"] = rows
-    return is_more
+    finally:
+        for one in running:
+            one.end("failed")
 
 
 def _environment(section: Section, place: Path, tiny: bool) -> dict[str, str]:

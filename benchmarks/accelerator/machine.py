@@ -13,20 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
+from benchmarks.accelerator import PRECISIONS
 from benchmarks.accelerator.section import Row, Setting, attempts
 from jaxdyn.results.provenance import versions as packages
-
-PRECISIONS = (
-    "highest",
-    "TF32_TF32_F32_X3",
-    "BF16_BF16_F32_X9",
-    "BF16_BF16_F32_X6",
-    "BF16_BF16_F32_X3",
-    "TF32_TF32_F32",
-    "default",
-    "bfloat16",
-)
-"""Names that `jax.default_matmul_precision` takes: of float32 products, the exact one first."""
 
 
 def versions(setting: Setting) -> Iterator[Row]:
@@ -46,7 +35,7 @@ def versions(setting: Setting) -> Iterator[Row]:
 
 def ceilings(setting: Setting) -> Iterator[Row]:
     """Rate and accuracy of products in every precision, and the bandwidth of a copy."""
-    size, small, rounds = (256, 64, 3) if setting.tiny else (8192, 1024, 10)
+    size, small, rounds = (256, 64, 3) if setting.tiny else (4096, 1024, 20)
     cases: dict[str, Callable[[], Row]] = {
         f"float32, {name}": partial(product, name, "float32", size, small, rounds) for name in PRECISIONS
     }

@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 
 import jaxdyn as jd
-from benchmarks.accelerator.machine import PRECISIONS
 from benchmarks.accelerator.section import Row, Setting, attempts
 from jaxdyn.analysis.scaling import power_law
 from jaxdyn.experiments.width import sweep as experiment
 
 
 def exponents(setting: Setting) -> Iterator[Row]:
-    """A row for each precision: exponent with its interval, distance of the widest networks, seconds."""
-    sizes: tuple[Any, ...] = ((256, 512, 1024, 2048, 4096), 8, (2,), (3, 8), 128, 128, 120, 1.0, 2)
+    """One precision, the part: exponent with its interval, distance of the widest networks, seconds."""
+    sizes: tuple[Any, ...] = ((256, 512, 1024, 2048, 4096), 4, (2,), (3, 8), 128, 128, 120, 1.0, 2)
     if setting.tiny:
         sizes = ((16, 32, 64), 2, (1,), (3, 8), 16, 16, 20, 1.0, 2)
-    names = (PRECISIONS[0], "BF16_BF16_F32_X3") if setting.tiny else PRECISIONS
-    yield from attempts({name: partial(exponent, name, experiment.Config(*sizes)) for name in names})
+    yield from attempts({setting.part: partial(exponent, setting.part, experiment.Config(*sizes))})
 
 
 def exponent(precision: str, config: experiment.Config) -> Row:

@@ -44,6 +44,7 @@ def costs(setting: Setting) -> Iterator[Row]:
 
     def cost(name: str, record: Any) -> Row:
         beside = sweep(record)
+        (setting.folder / f"probes-{name.split(',')[0]}.hlo").write_text(beside.programme.compiled[1].as_text())
         np.testing.assert_allclose(beside()["final"], expected, rtol=1e-3)
         times = in_turn({"with": beside, "without": without}, {}, rounds)
         found = {"with / without": ratio(times, "with", "without"), "ms without": 1e3 * min(times["without"])}

@@ -21,11 +21,13 @@ class Setting:
         tiny: toy sizes: does it run, not how fast.
         folder: where it may leave files.
         seconds: when it is killed.
+        part: which part of the section this process does, of those that the driver was told.
     """
 
     tiny: bool
     folder: Path
     seconds: float
+    part: str = ""
 
 
 Row = dict[str, Any]
@@ -46,9 +48,7 @@ def main(work: str, request: str, path: str) -> None:
     """Run one section."""
     setting = json.loads(request)
     module, _, function = work.partition(":")
-    rows = getattr(importlib.import_module(module), function)(
-        Setting(setting["tiny"], Path(setting["folder"]), setting["seconds"])
-    )
+    rows = getattr(importlib.import_module(module), function)(Setting(**setting | {"folder": Path(setting["folder"])}))
     with open(path, "a", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, default=float, ensure_ascii=False) + "\n")

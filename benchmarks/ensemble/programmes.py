@@ -37,7 +37,18 @@ class Sweep:
 
     def __call__(self) -> dict[str, np.ndarray]:
         """Prologue, all pieces, and what was recorded brought to the host, `{variable: [r, t, …]}`."""
-        state, carried = self.programme.start(self.cell.arguments)
+        return self.trained(*self.programme.start(self.cell.arguments))
+
+    def timed(self) -> dict[str, float]:
+        """Seconds of a training whose parameters are there, and of the prologue that made them."""
+        began = time.perf_counter()
+        state, carried = jax.block_until_ready(self.programme.start(self.cell.arguments))
+        initialised = time.perf_counter()
+        self.trained(state, carried)
+        return {"seconds": time.perf_counter() - initialised, "prologue": initialised - began}
+
+    def trained(self, state: Any, carried: Any) -> dict[str, np.ndarray]:
+        """All pieces from a state on."""
         taken: dict[str, list[np.ndarray]] = {}
         for times in self.programme.pieces:
             state, values = self.programme.go_on(carried, state, times)

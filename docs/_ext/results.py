@@ -28,8 +28,12 @@ def machine(environment: dict[str, Any]) -> str:
     Example:
         >>> machine({"processor": "AMD EPYC", "cpu_count": 2, "date": "2026-11-25T19:34:31+00:00", "jax": "0.10.2"})
         'AMD EPYC, 2 cores, JAX 0.10.2, 2026-11-25'
+        >>> machine({"processor": "Xeon", "cpu_count": 16, "device": "NVIDIA H100", "date": "2026-11-27T18:31:53+00:00"})
+        'NVIDIA H100 beside Xeon, 16 cores, JAX ?, 2026-11-27'
     """
     processor = str(environment.get("processor") or "processor not recorded")
+    if environment.get("device", "cpu") != "cpu":
+        processor = f"{environment['device']} beside {processor}"
     cores = f", {environment['cpu_count']} cores" if "cpu_count" in environment else ""
     return f"{processor}{cores}, JAX {environment.get('jax', '?')}, {str(environment.get('date', '?'))[:10]}"
 

@@ -7,7 +7,7 @@ compiled programme serves all pieces of a run that have the same number of legs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -106,12 +106,15 @@ class Timetable:
         capacity: for each record, the buffer's length; None where the record is taken on every leg (its values are
             then stacked, leg by leg).
         is_unit: no leg is longer than one step and the last one starts at the end, so that probes share their forward pass with the step.
+        stride: a divisor of the lengths of all legs. So many steps are a loop of known length, after which no device has to ask
+            whether there are more.
     """
 
     stop: Int[Any, " c"]
     slots: tuple[Int[Any, " c"], ...]
     capacity: tuple[int | None, ...] = field(metadata={"static": True})
     is_unit: bool = field(metadata={"static": True})
+    stride: int = field(metadata={"static": True})
 
     def rows(self, index: int) -> Int[np.ndarray, " t"]:
         """Which rows of record `index`'s values hold records (on the host)."""
@@ -135,8 +138,9 @@ def timetable(records: Sequence[Record], steps: int) -> Timetable:
         np.where(np.isin(start, one), np.cumsum(np.isin(start, one)) - 1, -1).astype(np.int32) for one in times
     )
     capacity = tuple(None if (slot >= 0).all() else int(slot.max()) + 1 for slot in slots)
-    is_unit = bool((stop - start).max(initial=0) <= 1) and start[-1] == steps
-    return Timetable(stop, slots, capacity, bool(is_unit))
+    lengths = stop - start
+    is_unit = bool(lengths.max(initial=0) <= 1 and start[-1] == steps)
+    return Timetable(stop, slots, capacity, is_unit, max(1, int(np.gcd.reduce(lengths))))
 
 
 def pieces(whole: Timetable, num_legs: int) -> list[Timetable]:
@@ -157,6 +161,6 @@ def pieces(whole: Timetable, num_legs: int) -> list[Timetable]:
     def piece(cut: int) -> Timetable:
         own = [slot[cut : cut + num_legs] for slot in slots]
         local = tuple(np.where(slot >= 0, np.cumsum(slot >= 0) - 1, -1).astype(np.int32) for slot in own)
-        return Timetable(stop[cut : cut + num_legs], local, capacity, whole.is_unit)
+        return replace(whole, stop=stop[cut : cut + num_legs], slots=local, capacity=capacity)
 
     return [piece(cut) for cut in cuts]

@@ -240,6 +240,16 @@ class _Run:
         resting = [i for i, capacity in enumerate(times.capacity) if capacity is not None]
         buffers = {i: self._buffers(records[i], state, times.capacity[i]) for i in resting}
 
+        def go_on(state: State, stop: Any) -> State:
+            if times.is_unit:
+                return self._step(state, state.step < stop)
+
+            def stride(state: State) -> State:
+                return jax.lax.fori_loop(0, times.stride, lambda _, s: self._step(s, True), state)
+
+            one = stride if times.stride > 1 else lambda s: self._step(s, True)
+            return jax.lax.while_loop(lambda s: s.step < stop, one, state)
+
         def leg(carry: Any, entry: Any) -> Any:
             state, buffers = carry
             stop, slots = entry
@@ -252,12 +262,7 @@ class _Run:
             for i in resting:
                 buffers[i], fresh = self._take_at(records[i], state, buffers[i], slots[i])
                 memory.update(fresh)
-            state = state._replace(memory=memory)
-            if times.is_unit:
-                state = self._step(state, state.step < stop)
-            else:
-                state = jax.lax.while_loop(lambda s: s.step < stop, lambda s: self._step(s, True), state)
-            return (state, buffers), values
+            return (go_on(state._replace(memory=memory), stop), buffers), values
 
         entries = (jnp.asarray(times.stop), tuple(jnp.asarray(slot) for slot in times.slots))
         (state, buffers), values = jax.lax.scan(leg, (state, buffers), entries)
@@ -281,17 +286,14 @@ class _Run:
         updates, opt_state = self.optimizer.update(
             grad, state.opt_state, moving, **optimizers.accepted(self.optimizer.update, more)
         )
-        params = _tree.completed(optax.apply_updates(moving, updates), state.params)
         diverged_at = self._diverged_at(state, value)
         is_live = (diverged_at < 0) & is_due
-
-        def keep(new: Any, old: Any) -> Any:
-            return jnp.where(is_live, new, old)
-
+        # p + (-0) is p, bit for bit; to choose between old and new parameters would read and write them once more
+        updates = jax.tree.map(lambda u: jnp.where(is_live, u, jnp.full_like(u, -0.0)), updates)
         return state._replace(
             step=state.step + jnp.asarray(is_due, jnp.int32),
-            params=jax.tree.map(keep, params, state.params),
-            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
+            params=_tree.completed(optax.apply_updates(moving, updates), state.params),
+            opt_state=jax.tree.map(lambda new, old: jnp.where(is_live, new, old), opt_state, state.opt_state),
             diverged_at=diverged_at,
         )
 
@@ -356,7 +358,7 @@ def _table_at(training: Training, times: Sequence[int]) -> Timetable:
         is_due = np.append([False], np.isin(reached, record.at.times(training.steps)))
         slots.append(np.where(is_due, np.cumsum(is_due) - 1, -1).astype(np.int32))
     capacity = tuple(int(slot.max()) + 1 for slot in slots)
-    return Timetable(stop, tuple(slots), capacity, False)
+    return Timetable(stop, tuple(slots), capacity, is_unit=False, stride=1)
 
 
 def _check(training: Training) -> None:

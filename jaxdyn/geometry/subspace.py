@@ -24,6 +24,7 @@ from jaxdyn.geometry.blocks import as_matrix
 from jaxdyn.geometry.lanczos import over, unit
 
 _QUICK = 24  # products of a first attempt at the largest eigenvalue
+_SMALL = 512  # rows up to which the squares of a matrix cost an accelerator next to nothing
 
 
 class Parts(NamedTuple):
@@ -66,10 +67,11 @@ def eigenspace(kernel: Float[Array, "..."], num: int) -> Float[Array, "nk num"]:
 def kernel_norm(kernel: Float[Array, "..."]) -> Float[Array, ""]:
     """The largest eigenvalue of a tangent kernel, a scalar.
 
-    A formed kernel is multiplied two dozen times (Lanczos); where the residual of what that finds is above √ε/4 of the value, the
-    search goes on by `spectrum.top`, and a dense cluster is decomposed at last. Inside compiled loops on a CPU that is far
-    cheaper than to decompose always, since LAPACK's threads and XLA's get in each other's way. Under `vmap` all of it is
-    computed, and one is chosen.
+    A formed kernel is multiplied two dozen times (Lanczos) on a CPU, and squared twelve times elsewhere, if it has at most 512 rows: an
+    accelerator does few large products faster than many small ones. Where the residual of what that finds is above √ε/4 of the
+    value, the search goes on by `spectrum.top`, and a dense cluster is decomposed at last. Inside compiled loops on a CPU that is
+    far cheaper than to decompose always, since LAPACK's threads and XLA's get in each other's way. Under `vmap` the search goes on,
+    for all, where one of them needs it.
 
     Args:
         kernel: as in `eigenspace`.
@@ -81,36 +83,96 @@ def kernel_norm(kernel: Float[Array, "..."]) -> Float[Array, ""]:
     matrix = _matrix(kernel)
     size = unit(matrix)  # squares of very small or large entries would leave the floating range
     matrix = over(matrix + matrix.T, 2 * size)
-    tolerance = float(jnp.finfo(matrix.dtype).eps) ** 0.5 / 4
-    value, residual = _ritz(matrix, min(_QUICK, matrix.shape[0]))
-    return size * jax.lax.cond(residual <= tolerance * value, lambda: value, lambda: _searched(matrix, tolerance))
+    return size * _largest(matrix)
 
 
-def _ritz(matrix: Any, num: int) -> tuple[Any, Any]:
-    """The largest Ritz value after `num` products with a random start, and its residual, by one product more."""
-    start = jax.random.rademacher(jax.random.key(0), (matrix.shape[0],), matrix.dtype)
-    krylov = decomp.tridiag_sym(num, reortho="full", custom_vjp=False)(lambda v: matrix @ v, start)
-    vector = jnp.linalg.eigh(krylov.J_small)[1][:, -1] @ krylov.Q_tall  # rows are the basis
+@jax.custom_batching.custom_vmap
+def _largest(matrix: Any) -> Any:
+    """The largest eigenvalue of a symmetric matrix."""
+    value, is_found = _guessed(matrix)
+    return jax.lax.cond(is_found, lambda: value, lambda: _searched(matrix))
+
+
+@jax.custom_batching.custom_vmap
+def _largest_each(matrices: Any) -> Any:
+    """Of each of a stack. A choice of its own for each would compute everything for all."""
+    values, are_found = jax.vmap(_guessed)(matrices)
+    return jax.lax.cond(
+        jnp.all(are_found), lambda: values, lambda: jnp.where(are_found, values, _searched_each(matrices))
+    )
+
+
+@_largest.def_vmap
+def _(num: int, _: Any, matrices: Any) -> tuple[Any, bool]:
+    return _largest_each(matrices), True
+
+
+@_largest_each.def_vmap
+def _(num: int, _: Any, stacks: Any) -> tuple[Any, bool]:
+    return _largest_each(stacks.reshape(-1, *stacks.shape[2:])).reshape(stacks.shape[:2]), True
+
+
+def _guessed(matrix: Any) -> tuple[Any, Any]:
+    """The largest eigenvalue by a fixed number of products, and whether its residual is small."""
+    vector = jax.lax.platform_dependent(matrix, cpu=_ritz, default=_powered if matrix.shape[0] <= _SMALL else _ritz)
     vector = vector / jnp.linalg.norm(vector)
     image = matrix @ vector
     value = vector @ image
-    return value, jnp.linalg.norm(image - value * vector)
+    return value, jnp.linalg.norm(image - value * vector) <= _tolerance(matrix) * value
 
 
-def _searched(matrix: Any, tolerance: float) -> Any:
+def _ritz(matrix: Any) -> Any:
+    """The top Ritz vector after two dozen products with a random start."""
+    start = jax.random.rademacher(jax.random.key(0), (matrix.shape[0],), matrix.dtype)
+    num = min(_QUICK, matrix.shape[0])
+    krylov = decomp.tridiag_sym(num, reortho="full", custom_vjp=False)(lambda v: matrix @ v, start)
+    return jnp.linalg.eigh(krylov.J_small)[1][:, -1] @ krylov.Q_tall  # rows are the basis
+
+
+def _powered(matrix: Any) -> Any:
+    """The 4096th power times a random start: far from the top eigenvector only where another eigenvalue is within some thousandths."""
+    for _ in range(3):
+        matrix = matrix / jnp.linalg.norm(matrix)  # then λ₁ ≥ n^(-1/2), and λ₁¹⁶ does not underflow
+        for _ in range(4):
+            matrix = matrix @ matrix
+    return matrix @ jax.random.rademacher(jax.random.key(0), (matrix.shape[0],), matrix.dtype)
+
+
+def _searched(matrix: Any) -> Any:
     """The largest eigenvalue by as many products as it takes, or by decomposition."""
+    value, is_found = _search(matrix)
+    return jax.lax.cond(is_found, lambda: value, lambda: _decomposed(matrix))
+
+
+def _searched_each(matrices: Any) -> Any:
+    """Of each of a stack."""
+    values, are_found = jax.vmap(_search)(matrices)
+    return jax.lax.cond(
+        jnp.all(are_found),
+        lambda: values,
+        lambda: jnp.where(are_found, values, jax.vmap(_decomposed)(matrices)),
+    )
+
+
+def _search(matrix: Any) -> tuple[Any, Any]:
     found = spectrum.top(
         lambda v: matrix @ v,
         dim=matrix.shape[0],
         num=1,
         key=jax.random.key(0),
-        tolerance=tolerance,
+        tolerance=_tolerance(matrix),
         max_matvecs=200,
         dtype=matrix.dtype,
     )
-    return jax.lax.cond(
-        found.converged[0], lambda: found.values[0], lambda: jnp.linalg.eigvalsh(matrix)[-1].astype(matrix.dtype)
-    )
+    return found.values[0], found.converged[0]
+
+
+def _decomposed(matrix: Any) -> Any:
+    return jnp.linalg.eigvalsh(matrix)[-1].astype(matrix.dtype)
+
+
+def _tolerance(matrix: Any) -> float:
+    return float(jnp.finfo(matrix.dtype).eps) ** 0.5 / 4
 
 
 def project(kernel: Float[Array, "..."], residual: Float[Array, "n k"], num: int) -> Parts:

@@ -72,9 +72,17 @@ def test_nothing_grows_with_the_members_and_nobody_but_the_device_is_called(samp
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_members_that_fit_into_one_chunk_are_not_looped_over(sampler):
-    members, legs, steps = _turns(_lowered(64, sampler))
-    assert (members, legs, steps) == (1, 1, None)
-    assert _turns(_lowered(64, sampler, chunk=4)) == [16 // jax.local_device_count(), 1, None]  # the control
+    members, legs, strides, steps = _turns(_lowered(64, sampler))
+    assert (members, legs, strides, steps) == (1, 1, None, 160)
+    assert _turns(_lowered(64, sampler, chunk=4)) == [16 // jax.local_device_count(), 1, None, 160]  # the control
+
+
+def test_steps_between_records_are_a_loop_of_known_length():
+    """A device that has to ask whether there are more steps waits for the host each time."""
+    every_ten = jd.record(jd.every(10), loss=jd.probes.Loss())
+    assert _turns(_lowered(64, "full batch", every_ten))[-2:] == [None, 10]
+    irregular = jd.record(jd.at([3, 7]), loss=jd.probes.Loss())
+    assert _turns(_lowered(64, "full batch", irregular)) == [1, 1, None]
 
 
 def test_a_probe_that_calls_a_library_or_the_host_is_seen():

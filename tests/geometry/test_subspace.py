@@ -82,7 +82,15 @@ def test_kernels_that_do_not_fit_are_refused():
         subspace.project_onto(jnp.ones((3, 1)), residual)
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.fixture(params=["cpu", "accelerator"])
+def guess(request, monkeypatch):
+    """How a first guess at the top eigenvector is made: as a CPU does it, or as an accelerator would."""
+    if request.param == "accelerator":
+        monkeypatch.setattr(subspace, "_ritz", subspace._powered)
+    return request.param
+
+
+@pytest.mark.usefixtures("x64", "guess")
 @pytest.mark.parametrize("gap", [0.0, 1e-6, 1e-3, 0.5])
 @pytest.mark.parametrize("size", [3, 120])
 def test_kernel_norm_is_the_largest_eigenvalue_also_of_clusters(gap, size):
@@ -91,6 +99,40 @@ def test_kernel_norm_is_the_largest_eigenvalue_also_of_clusters(gap, size):
     values = np.r_[2.0, 2.0 - gap * np.arange(1, size) / size]
     kernel = jnp.asarray((vectors * values) @ vectors.T)
     np.testing.assert_allclose(jax.jit(geometry.kernel_norm)(kernel), 2.0, rtol=4e-9)  # √ε/4
+
+
+@pytest.mark.usefixtures("guess")
+@pytest.mark.parametrize("hard", [[], [5], [0, 7]])
+def test_kernel_norms_of_a_stack_are_those_of_its_kernels(hard):
+    """Kernels that need a search lie among easy ones; also mapped twice and along another axis."""
+    root = np.random.default_rng(0).standard_normal((8, 60, 90)) / np.arange(1, 91) ** 0.5
+    stack = np.asarray(root @ root.mT, np.float32)
+    stack[hard] = -np.eye(60) + 1.5 * np.diag(np.arange(60) == 3)  # the largest in absolute value is negative
+    expected = np.linalg.eigvalsh(np.float64(stack))[:, -1]
+    norms = jax.jit(jax.vmap(geometry.kernel_norm))
+    np.testing.assert_allclose(norms(stack), expected, rtol=1e-5)
+    twice = jax.vmap(jax.vmap(geometry.kernel_norm))(stack.reshape(2, 4, 60, 60))
+    np.testing.assert_allclose(twice, expected.reshape(2, 4), rtol=1e-5)
+    last = jax.vmap(geometry.kernel_norm, in_axes=2)(np.moveaxis(stack, 0, 2))
+    np.testing.assert_allclose(last, expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("guess")
+def test_a_stack_is_searched_only_where_a_kernel_needs_it(monkeypatch):
+    searched, search = [], subspace._search
+
+    def counted(matrix):
+        jax.debug.callback(lambda: searched.append(1))
+        return search(matrix)
+
+    monkeypatch.setattr(subspace, "_search", counted)
+    norms = jax.jit(jax.vmap(lambda kernel: geometry.kernel_norm(kernel)))
+    easy = jnp.stack([jnp.diag(base ** jnp.arange(40.0)) for base in (1.3, 1.5, 1.7)])
+    norms(easy).block_until_ready()
+    assert not searched
+    norms(easy.at[1].set(-jnp.eye(40))).block_until_ready()
+    jax.effects_barrier()
+    assert searched
 
 
 def test_kernel_norm_of_nan_is_nan_and_of_blocks_that_of_their_matrix():

@@ -10,6 +10,7 @@ members; carried values that depend on no axis stay unbatched, and so do the ste
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -269,9 +270,16 @@ def _share(first: list[Any], second: list[Any]) -> tuple[list[Any], list[int], l
     return shared, [position[id(c)] for c in first], [position[id(c)] for c in second]
 
 
-def _options() -> dict[str, str]:
-    """Compiler options: on a CPU vectors as wide as it has (XLA halves AVX-512 otherwise, at 5 % of a training step); no others."""
-    return {"xla_cpu_prefer_vector_width": "512"} if jax.default_backend() == "cpu" else {}
+def _options() -> dict[str, Any]:
+    """Compiler options.
+
+    On a CPU vectors as wide as it has: XLA halves AVX-512 otherwise, at 5 % of a training step. On a GPU products by the vendor's library:
+    Triton's, tuned when they are compiled, took ten times as long to compile on an H100, and a training step was no faster. What XLA_FLAGS
+    says goes first.
+    """
+    ours = {"cpu": ("xla_cpu_prefer_vector_width", "512"), "gpu": ("xla_gpu_enable_triton_gemm", False)}
+    name, value = ours.get(jax.default_backend(), ("", None))
+    return {name: value} if name and name not in os.environ.get("XLA_FLAGS", "") else {}
 
 
 def _shapes(tree: Any) -> Any:
