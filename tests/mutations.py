@@ -86,7 +86,7 @@ EXPERIMENTS = [
         ("measure", "-math.log2(size)", "math.log2(size)", "test_planted_slopes_are_found_and_judged"),
         ("measure", "(x - x.mean()) ** 2", "x**2", "test_planted_slopes_are_found_and_judged"),
         ("measure", 'seen["raised"] >= asked', 'seen["raised"] >= 0', "test_a_run_that_was_not_raised_in_time_is_left_out"),
-        ("references", "(fold + 1 + jnp.arange(num - 1)) % num", "(fold + jnp.arange(num - 1)) % num", "test_references_learn_parity_and_leave_their_fold_out"),
+        ("references", "(fold + 1 + jnp.arange(num - 1)) % num", "(fold + jnp.arange(num - 1)) % num", "test_a_reference_is_trained_on_all_images_but_its_fold"),
     ),
     *_of(
         "optimizers",

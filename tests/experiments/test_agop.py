@@ -243,6 +243,26 @@ def test_the_paper_preset_lowers_for_accelerators_at_full_precision():
             assert all("HIGHEST" in line for line in text.splitlines() if "stablehlo.dot_general" in line)
 
 
+def test_a_reference_is_trained_on_all_images_but_its_fold(monkeypatch):
+    config, seen = dataclasses.replace(sweep.PRESETS["laptop"], references=3, reference_steps=1), []
+
+    def look(run, vmap):
+        for fold in vmap["fold"]:
+            task = run(fold).task
+            seen.append(
+                ({row.tobytes() for row in np.asarray(task.x)}, {row.tobytes() for row in np.asarray(task.x_test)})
+            )
+        raise InterruptedError
+
+    monkeypatch.setattr(jd, "sweep", look)
+    with pytest.raises(InterruptedError):
+        references.truths(config)
+    assert len(seen) == 3
+    assert all(kept.isdisjoint(out) for kept, out in seen)
+    assert len({frozenset(kept | out) for kept, out in seen}) == 1  # together they are all images, each time
+    assert len(frozenset.union(*(frozenset(out) for _, out in seen))) == sum(len(out) for _, out in seen)
+
+
 @pytest.mark.slow
 def test_references_learn_parity_and_leave_their_fold_out():
     config = dataclasses.replace(sweep.PRESETS["laptop"], references=3, reference_steps=200)

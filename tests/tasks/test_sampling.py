@@ -78,6 +78,11 @@ def test_each_place_holds_each_example_equally_often(n):
     assert abs(ascents.mean() - (n - 1) / 2) < 5 * np.sqrt((n + 1) / 12 / num)
 
 
+def test_the_order_of_a_key_is_that_of_earlier_versions():
+    """Written down on 2026-11-27: a store that is resumed or grown by a later version needs the same batches."""
+    assert epochs(8, 2, key=jax.random.key(0)).tolist() == [[7, 0, 1, 6, 3, 2, 5, 4], [0, 4, 7, 2, 5, 1, 3, 6]]
+
+
 def test_successive_epochs_and_different_keys_are_independent():
     orders = epochs(6, 20_000)
     pairs = orders[:-1, 0] * 6 + orders[1:, 0]

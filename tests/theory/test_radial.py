@@ -35,6 +35,14 @@ def test_kernels_are_those_of_float64(dim, kind, bandwidth, memory):
     assert (np.asarray(found)[expected == 1] == 1).all()
 
 
+@pytest.mark.parametrize("dim", [2, 16, radial.FEW])
+def test_distances_in_few_coordinates_keep_all_their_digits(dim):
+    """Off the origin by a dozen distances, where ‖a‖² + ‖b‖² − 2 a·b would lose two more digits."""
+    x = np.float32((100 + 8 * np.random.default_rng(dim).normal(size=(60, dim))) / dim**0.5)
+    differences = x[:, None].astype(np.float64) - x[None].astype(np.float64)
+    np.testing.assert_allclose(radial.squares(jnp.asarray(x), jnp.asarray(x)), (differences**2).sum(axis=-1), rtol=1e-6)
+
+
 def test_the_outlier_of_the_report():
     x = jnp.array([[512695.0], [512804.0], [0.0]])
     np.testing.assert_allclose(radial.gram(radial.laplace(1e3), jnp.eye(1), x, x)[0, 1], np.exp(-0.109), rtol=1e-4)
