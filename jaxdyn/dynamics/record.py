@@ -108,6 +108,8 @@ class Timetable:
         is_unit: no leg is longer than one step and the last one starts at the end, so that probes share their forward pass with the step.
         stride: a divisor of the lengths of all legs. So many steps are a loop of known length, after which no device has to ask
             whether there are more.
+        bundle: so many legs follow one another of which only the first may have a record that rests elsewhere, where c is a multiple
+            of it. Inside, no device has to ask whether one is due.
     """
 
     stop: Int[Any, " c"]
@@ -115,6 +117,7 @@ class Timetable:
     capacity: tuple[int | None, ...] = field(metadata={"static": True})
     is_unit: bool = field(metadata={"static": True})
     stride: int = field(metadata={"static": True})
+    bundle: int = field(metadata={"static": True})
 
     def rows(self, index: int) -> Int[np.ndarray, " t"]:
         """Which rows of record `index`'s values hold records (on the host)."""
@@ -140,15 +143,29 @@ def timetable(records: Sequence[Record], steps: int) -> Timetable:
     capacity = tuple(None if (slot >= 0).all() else int(slot.max()) + 1 for slot in slots)
     lengths = stop - start
     is_unit = bool(lengths.max(initial=0) <= 1 and start[-1] == steps)
-    return Timetable(stop, slots, capacity, is_unit, max(1, int(np.gcd.reduce(lengths))))
+    stride = max(1, int(np.gcd.reduce(lengths)))
+    return Timetable(stop, slots, capacity, is_unit, stride, _bundle(slots, capacity) if is_unit else 1)
+
+
+_LARGEST = 16  # legs of a bundle, at most: the last piece is filled up with legs that cost a step
+
+
+def _bundle(slots: Sequence[Any], capacity: Sequence[int | None]) -> int:
+    """The largest number of legs, up to `_LARGEST`, whose multiples are all the legs at which a resting record is due."""
+    resting = [slot >= 0 for slot, full in zip(slots, capacity, strict=True) if full is not None]
+    if not resting:
+        return 1
+    common = int(np.gcd.reduce(np.flatnonzero(np.any(resting, axis=0))))
+    return max(size for size in range(1, _LARGEST + 1) if common % size == 0)
 
 
 def pieces(whole: Timetable, num_legs: int) -> list[Timetable]:
-    """Cut a timetable into pieces of `num_legs` legs each, the last one padded with legs that do nothing.
+    """Cut a timetable into pieces of `num_legs` legs each, or of as many more as make whole bundles.
 
-    All pieces have the same static structure, so one compiled programme serves them.
+    The last one is padded with legs that do nothing. All pieces have the same static structure, so one compiled programme serves them.
     """
     total = len(whole.stop)
+    num_legs += -num_legs % whole.bundle
     cuts = range(0, total, num_legs)
     padding = -total % num_legs
     stop = np.append(whole.stop, np.full(padding, whole.stop[-1], np.int32))

@@ -250,22 +250,33 @@ class _Run:
             one = stride if times.stride > 1 else lambda s: self._step(s, True)
             return jax.lax.while_loop(lambda s: s.step < stop, one, state)
 
-        def leg(carry: Any, entry: Any) -> Any:
-            state, buffers = carry
-            stop, slots = entry
+        def leg(state: State, stop: Any) -> Any:
             values: dict[str, Any] = {}
             memory = dict(state.memory)
             for i in steady:
                 taken, fresh = self.take(records[i], state)
                 _add(values, taken)
                 memory.update(fresh)
+            return go_on(state._replace(memory=memory), stop), values
+
+        def bundle(carry: Any, entry: Any) -> Any:
+            state, buffers = carry
+            stops, slots = entry
+            memory = dict(state.memory)
             for i in resting:
                 buffers[i], fresh = self._take_at(records[i], state, buffers[i], slots[i])
                 memory.update(fresh)
-            return (go_on(state._replace(memory=memory), stop), buffers), values
+            state = state._replace(memory=memory)
+            state, values = leg(state, stops) if size == 1 else jax.lax.scan(leg, state, stops)
+            return (state, buffers), values
 
-        entries = (jnp.asarray(times.stop), tuple(jnp.asarray(slot) for slot in times.slots))
-        (state, buffers), values = jax.lax.scan(leg, (state, buffers), entries)
+        num_legs = len(times.stop)
+        size = 1 if num_legs % times.bundle else times.bundle
+        stops = jnp.asarray(times.stop).reshape((-1,) if size == 1 else (-1, size))
+        entries = (stops, tuple(jnp.asarray(slot)[::size] for slot in times.slots))
+        (state, buffers), values = jax.lax.scan(bundle, (state, buffers), entries)
+        if size > 1:
+            values = jax.tree.map(lambda value: value.reshape(num_legs, *value.shape[2:]), values)
         for i in resting:
             _add(values, buffers[i])
         if not times.is_unit:
@@ -358,7 +369,7 @@ def _table_at(training: Training, times: Sequence[int]) -> Timetable:
         is_due = np.append([False], np.isin(reached, record.at.times(training.steps)))
         slots.append(np.where(is_due, np.cumsum(is_due) - 1, -1).astype(np.int32))
     capacity = tuple(int(slot.max()) + 1 for slot in slots)
-    return Timetable(stop, tuple(slots), capacity, is_unit=False, stride=1)
+    return Timetable(stop, tuple(slots), capacity, is_unit=False, stride=1, bundle=1)
 
 
 def _check(training: Training) -> None:

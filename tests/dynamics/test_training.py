@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 import jaxdyn as jd
 from jaxdyn import dynamics
@@ -113,6 +114,49 @@ def test_advance_in_pieces_is_the_uninterrupted_run(cut, x64):
     np.testing.assert_allclose(np.concatenate(taken), whole.values["loss"], rtol=1e-12)
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(whole.final.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def _bundled(steps):
+    often, rare = jd.record(jd.every(1), loss=jd.probes.Loss()), jd.probes.Displacement()
+    at = jd.record(jd.at([8, steps]), dim="rare", moved=rare)
+    return _training(steps=steps, record=(often, at)), _training(steps=steps, record=jd.record(jd.every(1), moved=rare))
+
+
+@pytest.mark.parametrize("num_legs", [1, 9, 40, 100])
+def test_pieces_with_a_rarer_record_yield_what_each_record_alone_does(num_legs, x64):
+    training, alone = _bundled(40)
+    cut = dynamics.pieces(training.timetable(), num_legs)
+    assert {piece.bundle for piece in cut} == {8}
+    state, found = dynamics.init(training), {"loss": [], "moved": []}
+    for times in cut:
+        state, values = dynamics.advance(training, state, times)
+        for position, name in enumerate(found):
+            found[name].append(values[name][times.rows(position)])
+    loss, moved = (np.concatenate(parts) for parts in found.values())
+    np.testing.assert_allclose(loss, jd.train(_training(steps=40)).values["loss"], rtol=1e-12)
+    np.testing.assert_allclose(moved, jd.train(alone).values["moved"][np.array([8, 40])], rtol=1e-12)
+
+
+def test_steps_with_a_record_each_do_not_ask_whether_a_rarer_one_is_due():
+    """A device waits for the host wherever it asks."""
+    training, _ = _bundled(40)
+    (piece,) = dynamics.pieces(training.timetable(), 41)
+    closed = jax.make_jaxpr(lambda s: dynamics.advance(training, s, piece))(dynamics.init(training))
+    loops = {
+        eqn.params["length"]: str(eqn.params["jaxpr"])
+        for eqn in _equations(closed.jaxpr)
+        if eqn.primitive.name == "scan"
+    }
+    assert "cond[" in loops[6]  # the bundles, each with eight steps
+    assert "cond[" not in loops[8]
+    assert "dot_general" in loops[8]
+
+
+def _equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jaxprs_in_params(eqn.params):
+            yield from _equations(inner)
 
 
 def test_train_may_be_jitted_and_vmapped():
