@@ -35,11 +35,13 @@ def _planted(size=1.0, sharing=10):
     shape = (len(names), 5)
 
     loss, rest = np.full((*shape, len(step)), 0.5), np.full((*shape, len(step)), 0.1)
-    number = dict.fromkeys(names, 2) | ({"forced 0": 0, "forced 1": 1} if is_true else {})
-    for i, name in enumerate(names):
-        for start in (20, 50)[: number[name]]:
-            loss[i, :, start : start + 3] = [5.0, 8.0, 5.0]
-            rest[i, :, start + 1] = rests
+    for start in (20, 50):
+        loss[..., start : start + 3] = [5.0, 8.0, 5.0]
+        rest[..., start + 1] = rests
+    heights = np.exp(planting.members(np.log(30.0 if is_true else 1.5), 5, 0.1))
+    loss[names.index("forced 1")] = 0.5
+    loss[names.index("forced 1"), :, 4] = 100.0  # before the raise
+    loss[names.index("forced 1"), :, 70] = 0.5 * heights
     norm = START[:, None] * np.exp(falls[:, None] * ((step >= 22).astype(float) + (step >= 52)))
     curvatures = START[:, None] * np.exp(np.outer(falls, [0, 1]))
 
@@ -98,8 +100,8 @@ def _planted(size=1.0, sharing=10):
         "C2.2/placebo/b=4": own,
     }  # every block has as many of both kinds: shuffled, there is no difference
     for num in (1, 2):
-        one = {"alignment": gains, "test": -gains, "spikes": 1.0 if is_true else 0.0}
-        numbers |= {f"C2.5/{name}/{num}": values for name, values in one.items()}
+        numbers |= {f"C2.5/alignment/{num}": gains, f"C2.5/test/{num}": -gains}
+    numbers |= {"C2.5/catapult/1": _geometric(heights), "C2.5/catapult/2": 16.0}
     return fake, numbers
 
 
@@ -130,7 +132,7 @@ BOUNDS = {
     "C2.2c": "95 % interval at most -1e-06",
     "C2.3": "95 % interval at most -1e-06",
     "C2.3b": "95 % interval at most -1e-06",
-    "C2.5/spikes": "95 % interval at least 0.5",
+    "C2.5/catapult": "95 % interval at least 2",
     "C2.5/alignment": "95 % interval at least 1e-06",
     "C2.5/test": "95 % interval at most -1e-06",
 }
@@ -143,7 +145,7 @@ def test_criteria_are_those_written_down():
 @pytest.mark.parametrize(("size", "sharing", "outcome"), [(1.0, 10, "supported"), (-1.0, 30, "not supported")])
 def test_planted_numbers_are_found_and_judged(size, sharing, outcome):
     fake, numbers = _planted(size, sharing)
-    exceptions = {"C2.2/events/b=4": "supported"}  # on both there are enough
+    exceptions = {"C2.2/events/b=4": "supported", "C2.5/catapult/2": "supported"}  # planted once
     planting.assert_planted(SPIKES.verdicts(fake), numbers, dict.fromkeys(numbers, outcome) | exceptions)
 
 

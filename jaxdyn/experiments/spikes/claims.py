@@ -75,11 +75,11 @@ CLAIMS = (
         "C2.3b", "λ_max(K) at a raise is below that at the raise before: logarithm of the ratio.", SOURCE, FALLS, ANEW
     ),
     Claim(
-        "C2.5/spikes",
-        "Design: a forced raise makes a spike: spikes of a run, minus those with one raise fewer.",
+        "C2.5/catapult",
+        "Design: a forced raise makes a catapult: the largest loss after the last raise over the loss at it, geometric mean.",
         "jaxdyn",
-        AtLeast(0.5),
-        ANEW,
+        AtLeast(2.0),
+        f"{ANEW} After a run of ci in place of a count of spikes, of which catapults in close succession make one.",
     ),
     Claim(
         "C2.5/alignment",

@@ -75,8 +75,6 @@ def _events(dataset: Any, size: int) -> dict[str, Any]:
 def _forced(config: Config, dataset: Any) -> dict[str, Any]:
     """C2.3b and C2.5: what each raise adds."""
     found = matched(config, dataset)
-    losses = dataset["loss"].where(dataset["diverged_at"] < 0)
-    counts = detector.count(losses, **RULE)["per_run"].where(dataset["diverged_at"] < 0)
     most = dataset["curvatures"].sel(descent=f"forced {config.raises}").isel(end=0).transpose("seed", "raise").values
     measured: dict[str, Any] = {}
     for num in range(1, config.raises + 1):
@@ -84,12 +82,24 @@ def _forced(config: Config, dataset: Any) -> dict[str, Any]:
         if num > 1:
             measured[f"C2.3b/{num}"] = estimates.mean(np.log(most[:, num - 1] / most[:, num - 2]))
         added = {
-            "spikes": counts.sel(descent=more) - counts.sel(descent=fewer),
             "alignment": found["alignment"].sel(descent=more) - found["alignment"].sel(descent=fewer),
             "test": np.log(found["test"].sel(descent=more) / found["test"].sel(descent=fewer)),
         }
         measured |= {f"C2.5/{name}/{num}": estimates.mean(values.values) for name, values in added.items()}
+        measured[f"C2.5/catapult/{num}"] = estimates.geometric_mean(heights(dataset, num))
     return measured
+
+
+def heights(dataset: Any, num: int) -> np.ndarray:
+    """The largest training loss from the last of `num` raises on, over the loss there, [seed]; NaN for a run without so many."""
+    here = dataset.sel(descent=f"forced {num}")
+    here = here.where(here["diverged_at"] < 0)
+    is_raised = here["raises"] >= num
+    since = here["look"].where(is_raised).min("look")
+    loss = here["loss"].where(here["step"] >= since)
+    at = here["loss"].where(here["step"] == since).max("step")
+    found: np.ndarray = (loss.max("step") / at).values
+    return found
 
 
 def matched(config: Config, dataset: Any) -> Any:
