@@ -164,12 +164,12 @@ def test_a_seed_without_a_spike_is_left_out_and_counted():
     np.testing.assert_allclose(found.estimate, np.delete(numbers["C2.1/b=4"], 1).mean(), rtol=1e-6)
 
 
-def _study(seed=0, drift=0.0, effect=0.0, steps=230):
-    """Events of three seeds; every other block is hot: more super-critical batches (by `drift`) and more jumps."""
+def _study(seed=0, drift=0.0, effect=0.0, steps=230, seeds=3):
+    """Events of some seeds; every other block is hot: more super-critical batches (by `drift`) and more jumps."""
     rng = np.random.default_rng(seed)
-    hot = (np.arange(steps) // events.BLOCK % 2)[None, :] * np.ones((3, 1))
-    is_super = rng.random((3, steps)) < 0.2 + drift * hot
-    is_jump = rng.random((3, steps)) < 0.1 + drift * hot + effect * is_super
+    hot = (np.arange(steps) // events.BLOCK % 2)[None, :] * np.ones((seeds, 1))
+    is_super = rng.random((seeds, steps)) < 0.2 + drift * hot
+    is_jump = rng.random((seeds, steps)) < 0.1 + drift * hot + effect * is_super
     ratio = np.where(is_super, 1.2, 0.8)
     growth = np.where(is_jump, 0.2, -0.1)
     ratio[0, 7:30] = growth[0, 7:30] = np.nan
@@ -209,6 +209,18 @@ def test_drift_alone_is_seen_by_the_placebo():
     effect, placebo = events.excess(caused)
     np.testing.assert_allclose(effect - placebo, 0.3, atol=0.03)
     np.testing.assert_allclose(events.slope(caused, caused.growth), 0.3 * 0.3 / 0.4, atol=0.03)
+
+
+def test_what_drift_does_is_taken_off_by_the_placebo():
+    fake, _ = _planted()
+    study = _study(drift=0.4, steps=1000, seeds=5)
+    loss = np.pad(np.nan_to_num(study.growth).cumsum(axis=1), ((0, 0), (1, 0)))
+    fake["training"].loc[{"descent": "rare b=4"}] = np.exp(loss)
+    fake["batch_ratio"].loc[{"descent": "rare b=4"}] = np.pad(study.ratio, ((0, 0), (0, 1)), mode="edge")
+    found = {one.id: one for one in SPIKES.verdicts(fake)}
+    assert str(found["C2.2/b=4"].verdict) == "supported"
+    assert str(found["C2.2/placebo/b=4"].verdict) != "supported"
+    assert abs(found["C2.2/placebo/b=4"].estimate) < 0.2 * found["C2.2/b=4"].estimate
 
 
 def test_bins_hold_equally_many_steps_on_either_side_of_the_critical_rate():
