@@ -92,7 +92,7 @@ def catapults(
         num: at most so many raises.
         ceiling: the loss at which the rate retreats, in units of the loss of the first step.
         retreat: the rate then, in units of the critical one, in (0, 1].
-        patience: steps after which a raise ends, at least 1; None for never. Where λ_max is not found at that step, the next one tries again.
+        patience: steps after which a raise ends, at least 1; None for never. Where λ_max is not found, the next step tries again.
         tolerance: relative, on the residual of λ_max. Where it is not met within `max_matvecs`, nothing is raised at that step.
         max_matvecs: products with the kernel that one search may spend, at least 5.
 

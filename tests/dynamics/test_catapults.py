@@ -145,8 +145,8 @@ def test_without_patience_a_raise_goes_on_until_the_next():
 
 
 def test_patience_does_not_touch_catapults_that_come_in_time():
-    values = [1.0, 0.05, 0.5, 0.05, 0.5, 0.05]
-    rates, state = _rates(values, patience=3)
+    values = [1.0, 0.05, 0.5, 0.05, 0.5]  # the second raise falls on the step at which the first would end
+    rates, state = _rates(values, patience=2)
     assert rates == _rates(values)[0]
     assert state.raised_at.tolist() == [1, 3]
     assert _rates([1.0, 1.0], num=0, patience=1)[0] == [np.float32(0.01)] * 2
