@@ -262,6 +262,7 @@ def test_a_forced_run_that_never_comes_down_or_was_not_raised_is_left_out():
     fake["train"].loc[{"descent": "forced 2", "seed": 8, "look": 60}] = 3.0  # up once more
     found = measure.matched(FAKE, fake)
     assert found.test.isnull().sum("seed").values.tolist() == [0, 1, 1]
+    assert np.isnan(measure.heights(fake, 2)).tolist() == [False, False, True, False, False]
     assert found.steps.sel(descent="forced 2", seed=8) == 62
     assert "1 of 5 seeds left out" in {one.id: one for one in SPIKES.verdicts(fake)}["C2.5/test/1"].note
 

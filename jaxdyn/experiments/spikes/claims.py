@@ -1,7 +1,7 @@
 """What is claimed of spikes; the cases are descents, batch sizes or numbers of raises.
 
 A seed's number is the mean over its spikes or steps; intervals are over seeds. Above and below 0 mean by 1e-6. C2.1, C2.1b, C2.2, C2.2c and
-C2.3 have the criteria they had before the experiment was designed anew on 2026-11-27, after which nothing was moved.
+C2.3 have the criteria they had before the experiment was designed anew on 2026-11-27; after that one was changed, as its note says.
 """
 
 from jaxdyn.analysis.claims import AtLeast, AtMost, Claim, Within
