@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def _of(name, *rows):
-    """Mutations of the measurements of one experiment."""
-    folder, test = f"jaxdyn/experiments/{name}", f"tests/experiments/test_{name}.py"
+def _of(name, *rows, tests=""):
+    """Mutations of the measurements of one experiment; `tests` where they are not in the file of its name."""
+    folder, test = f"jaxdyn/experiments/{name}", f"tests/experiments/test_{name}{tests}.py"
     return [(f"{folder}/{file}.py", old, new, f"{test}::{node}") for file, old, new, node in rows]
 
 
@@ -79,19 +79,27 @@ EXPERIMENTS = [
         ("measure", 'rows["share"].sel(subspace=SMALL)', 'rows["share"].sel(subspace=10)', PLANTED),
         ("measure", 'rows["curvature_after"] / rows["curvature_before"]', 'rows["curvature_before"] / rows["curvature_after"]', PLANTED),
         ("measure", "most[:, num - 1] / most[:, num - 2]", "most[:, num - 2] / most[:, num - 1]", PLANTED),
-        ("measure", "estimates.mean(effect - placebo)", "estimates.mean(effect)", "test_what_drift_does_is_taken_off_by_the_placebo"),
         ("measure", 'here["step"] >= since', 'here["step"] >= 0', PLANTED),
         ("measure", "(position > last)", "(position >= 0)", PLANTED),
         ("measure", '(here["raises"] >= asked)', '(here["raises"] >= 0)', "test_a_forced_run_that_never_comes_down_or_was_not_raised_is_left_out"),
         ("measure", "(1 - weight) * look(values, before) + weight * look(values, at)", "look(values, at) + 0 * weight", PLANTED),
         ("events", "is_seen & ~is_super", "is_seen", PLANTED),
         ("events", "batch[:, :-1]", "batch[:, 1:]", PLANTED),
+        ("events", "BLOCK = 50", "BLOCK = 100", "test_planted_numbers_are_found_and_judged"),
+    ),
+    *_of(
+        "spikes",
+        ("measure", "estimates.mean(effect - placebo)", "estimates.mean(effect)", "test_what_drift_does_is_taken_off_by_the_placebo"),
         ("events", "training[:, :-1] > SEEN", "training[:, :-1] > 0", "test_steps_of_runs_that_diverged_or_ended_do_not_count"),
         ("events", "one - _spread(one, is_seen)", "one - np.nanmean(one)", "test_drift_alone_is_seen_by_the_placebo"),
-        ("events", "BLOCK = 50", "BLOCK = 100", "test_planted_numbers_are_found_and_judged"),
+        tests="_events",
+    ),
+    *_of(
+        "spikes",
         ("probes", "jnp.log(after / before)", "jnp.log(before / after)", "test_an_event_is_the_step_that_its_batch_makes"),
         ("probes", "SWEEPS = 32, 6", "SWEEPS = 32, 1", "test_block_iteration_finds_the_leading_eigenvectors_of_a_clustered_kernel"),
         ("sweep", "config.margin * jnp.quantile", "jnp.quantile", "test_an_event_is_the_step_that_its_batch_makes"),
+        tests="_runs",
     ),
     *_of(
         "agop",
