@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def _of(name, *rows):
-    """Mutations of the measurements of one experiment."""
-    folder, test = f"jaxdyn/experiments/{name}", f"tests/experiments/test_{name}.py"
+def _of(name, *rows, tests=""):
+    """Mutations of the measurements of one experiment; `tests` where they are not in the file of its name."""
+    folder, test = f"jaxdyn/experiments/{name}", f"tests/experiments/test_{name}{tests}.py"
     return [(f"{folder}/{file}.py", old, new, f"{test}::{node}") for file, old, new, node in rows]
 
 
@@ -75,10 +75,31 @@ EXPERIMENTS = [
     *_of(
         "spikes",
         ("claims", "AtMost(2.0)", "AtMost(4.0)", WRITTEN),
-        ("measure", 'rows["share"].sel(subspace=SMALL)', 'rows["share"].sel(subspace=10)', "test_each_claim_can_fail"),
-        ("measure", 'rows["curvature_after"] / rows["curvature_before"]', 'rows["curvature_before"] / rows["curvature_after"]', "test_planted_peaks_and_falls_are_found_with_the_scatter_of_seeds"),
-        ("measure", "raised[:, i] / raised[:, i - 1]", "raised[:, i] / raised[:, 0] ** 2", "test_planted_peaks_and_falls_are_found_with_the_scatter_of_seeds"),
-        ("measure", "is_seen & ~is_super", "is_seen", "test_super_critical_claims_are_measured_by_counting"),
+        ("claims", "Within(0.1, 0.3)", "Within(0.1, 0.4)", WRITTEN),
+        ("measure", 'rows["share"].sel(subspace=SMALL)', 'rows["share"].sel(subspace=10)', PLANTED),
+        ("measure", 'rows["curvature_after"] / rows["curvature_before"]', 'rows["curvature_before"] / rows["curvature_after"]', PLANTED),
+        ("measure", "most[:, num - 1] / most[:, num - 2]", "most[:, num - 2] / most[:, num - 1]", PLANTED),
+        ("measure", 'here["step"] >= since', 'here["step"] >= 0', PLANTED),
+        ("measure", "(position > last)", "(position >= 0)", PLANTED),
+        ("measure", '(here["raises"] >= asked)', '(here["raises"] >= 0)', "test_a_forced_run_that_never_comes_down_or_was_not_raised_is_left_out"),
+        ("measure", "(1 - weight) * look(values, before) + weight * look(values, at)", "look(values, at) + 0 * weight", PLANTED),
+        ("events", "is_seen & ~is_super", "is_seen", PLANTED),
+        ("events", "batch[:, :-1]", "batch[:, 1:]", PLANTED),
+        ("events", "BLOCK = 50", "BLOCK = 100", "test_planted_numbers_are_found_and_judged"),
+    ),
+    *_of(
+        "spikes",
+        ("measure", "estimates.mean(effect - placebo)", "estimates.mean(effect)", "test_what_drift_does_is_taken_off_by_the_placebo"),
+        ("events", "training[:, :-1] > SEEN", "training[:, :-1] > 0", "test_steps_of_runs_that_diverged_or_ended_do_not_count"),
+        ("events", "one - _spread(one, is_seen)", "one - np.nanmean(one)", "test_drift_alone_is_seen_by_the_placebo"),
+        tests="_events",
+    ),
+    *_of(
+        "spikes",
+        ("probes", "jnp.log(after / before)", "jnp.log(before / after)", "test_an_event_is_the_step_that_its_batch_makes"),
+        ("probes", "SWEEPS = 32, 6", "SWEEPS = 32, 1", "test_block_iteration_finds_the_leading_eigenvectors_of_a_clustered_kernel"),
+        ("sweep", "config.margin * jnp.quantile", "jnp.quantile", "test_an_event_is_the_step_that_its_batch_makes"),
+        tests="_runs",
     ),
     *_of(
         "agop",
@@ -150,6 +171,7 @@ TRAINING, PHASES, CLAIMS = (
     "tests/analysis/test_claims.py",
 )
 DIVERGED = f"{TRAINING}::test_a_diverged_run_keeps_its_parameters_and_its_optimizer_as_they_were"
+PATIENCE = "tests/dynamics/test_catapults.py::test_with_patience_a_raise_ends_whether_a_catapult_came_or_not"
 
 LIBRARY = [
     ("jaxdyn/dynamics/training.py", "params=jax.tree.map(keep, params, state.params)", "params=params", DIVERGED),
@@ -157,6 +179,9 @@ LIBRARY = [
     ("jaxdyn/dynamics/training.py", "is_live = (diverged_at < 0) & is_due", "is_live = diverged_at < 0", f"{TRAINING}::test_the_optimizer_updates_once_a_step_and_no_more"),
     ("jaxdyn/dynamics/training.py", "x, y = self.batch(state.step)\n        return Snapshot(", "x, y = self.batch(state.step + 1)\n        return Snapshot(", f"{TRAINING}::test_a_snapshot_shows_the_batch_that_enters_the_next_step"),
     ("jaxdyn/dynamics/training.py", "value <= self.training.diverge_above", "value < 2 * self.training.diverge_above", TRAINING),
+    ("jaxdyn/dynamics/catapults.py", "(is_armed & ~is_raised) | is_ended", "is_armed & ~is_raised", PATIENCE),
+    ("jaxdyn/dynamics/catapults.py", "is_back | is_ended", "is_back", PATIENCE),
+    ("jaxdyn/dynamics/catapults.py", "& ~is_down", "", "tests/dynamics/test_catapults.py::test_patience_does_not_touch_catapults_that_come_in_time"),
     ("jaxdyn/dynamics/optimizers.py", 'name != "grad_fn"', "True", "tests/dynamics/test_optimizers.py"),
     ("jaxdyn/analysis/phases.py", "is_dead = last <= dead_below * first", "is_dead = last < dead_below * first", PHASES),
     ("jaxdyn/analysis/phases.py", "has_risen = peak > rise * start", "has_risen = peak > start", PHASES),

@@ -8,6 +8,10 @@ the next raise makes it so again. The rule adds to `optax.sgd` nothing but this:
 The guard: a loss that exceeds `ceiling` times the first one (or is not finite) lowers the rate to `retreat` times the critical rate of that
 moment, at every step until it is back under the ceiling. The rate stays there until the next raise.
 
+A raised rate may keep the loss above the level for ever, or never carry it there, and then no other raise comes. With `patience` P, a raise
+that no other has followed ends P steps after it: the rate falls to at most `retreat` times the critical rate of that moment, and the
+schedule is armed, whether a catapult came or not. What follows the last raise is then descent below the critical rate.
+
 Meant for full batches, where the loss that the step computes is the training loss. The kernel is touched only on the steps that raise or
 retreat, by Lanczos on products with a vector, started from the vector of the time before; the other steps cost what `optax.sgd` costs.
 This holds under `vmap` too, as long as no member is due: what one member needs, all compute.
@@ -40,7 +44,8 @@ class CatapultState(NamedTuple):
         num_raised: how often the rate was raised.
         raised_at: the steps before which it was, [num], −1 where not yet.
         curvatures: λ_max(K) measured there, [num], NaN where not yet.
-        is_armed: whether the loss has exceeded the level since the last raise.
+        is_armed: whether the loss has exceeded the level since the last raise, or the raise has ended.
+        is_raised: whether a raise goes on: there was one, and it has not ended.
         ceiling: the loss above which the rate retreats.
         num_retreats: steps on which it did.
         vectors: where the next search for λ_max starts, [nk, 2].
@@ -52,6 +57,7 @@ class CatapultState(NamedTuple):
     raised_at: Any
     curvatures: Any
     is_armed: Any
+    is_raised: Any
     ceiling: Any
     num_retreats: Any
     vectors: Any
@@ -68,6 +74,7 @@ def catapults(
     num: int,
     ceiling: Any = 1e3,
     retreat: float | int = 0.5,
+    patience: int | None = None,
     tolerance: float = 1e-3,
     max_matvecs: int = 200,
 ) -> optax.GradientTransformationExtraArgs:
@@ -85,6 +92,7 @@ def catapults(
         num: at most so many raises.
         ceiling: the loss at which the rate retreats, in units of the loss of the first step.
         retreat: the rate then, in units of the critical one, in (0, 1].
+        patience: steps after which a raise ends, at least 1; None for never. Where λ_max is not found, the next step tries again.
         tolerance: relative, on the residual of λ_max. Where it is not met within `max_matvecs`, nothing is raised at that step.
         max_matvecs: products with the kernel that one search may spend, at least 5.
 
@@ -92,8 +100,8 @@ def catapults(
         A transformation with a `CatapultState`. Chain a momentum before it with `optax.chain`.
 
     Raises:
-        ValueError: for a loss that is not quadratic, a ratio of at most 1, a negative level or number, a retreat outside (0, 1] (numbers
-            only, tracers pass); or, when it runs, without the `value` that trainings pass.
+        ValueError: for a loss that is not quadratic, a ratio of at most 1, a negative level or number, a retreat outside (0, 1], a patience
+            below 1 (numbers only, tracers pass); or, when it runs, without the `value` that trainings pass.
 
     Example:
         >>> import jaxdyn as jd
@@ -105,7 +113,7 @@ def catapults(
         >>> jd.train(run).values["rate"].shape
         (6,)
     """
-    normalisation = _checked(loss, ratio, level, num, ceiling, retreat)
+    normalisation = _checked(loss, ratio, level, num, ceiling, retreat, patience)
 
     def init(params: Any) -> CatapultState:
         outputs = jax.eval_shape(apply, params, x)
@@ -117,6 +125,7 @@ def catapults(
             raised_at=jnp.full(num, -1, jnp.int32),
             curvatures=jnp.full(num, jnp.nan, outputs.dtype),
             is_armed=jnp.ones((), bool),
+            is_raised=jnp.zeros((), bool),
             ceiling=jnp.full((), jnp.inf, outputs.dtype),
             num_retreats=jnp.zeros((), jnp.int32),
             vectors=jnp.zeros((outputs.size, min(2, outputs.size)), outputs.dtype),
@@ -156,20 +165,23 @@ def catapults(
         is_armed = state.is_armed | (value > level)
         is_down = is_armed & (value < level) & (state.num_raised < num)
         is_away = ~(value <= highest)  # above, or not a number
-        curvature, vectors = top(params, state.vectors, is_down | is_away)
+        is_late = state.is_raised & _has_passed(patience, state) & ~is_down
+        curvature, vectors = top(params, state.vectors, is_down | is_away | is_late)
         critical = 2.0 / (c * curvature)
         is_raised = is_down & (curvature > 0)
+        is_ended = is_late & (curvature > 0)
         is_back = is_away & (curvature > 0)
         rate = jnp.where(is_raised, jnp.maximum(state.rate, ratio * critical), state.rate)
-        rate = jnp.where(is_back, jnp.minimum(state.rate, retreat * critical), rate).astype(state.rate.dtype)
-        slot = jnp.where(is_raised, state.num_raised, num)  # a slot beyond the end is dropped
+        rate = jnp.where(is_back | is_ended, jnp.minimum(state.rate, retreat * critical), rate).astype(state.rate.dtype)
+        is_its_slot = is_raised & (jnp.arange(num) == state.num_raised)
         new = CatapultState(
             rate=rate,
             count=state.count + 1,
             num_raised=state.num_raised + is_raised,
-            raised_at=state.raised_at.at[slot].set(state.count, mode="drop"),
-            curvatures=state.curvatures.at[slot].set(curvature, mode="drop"),
-            is_armed=is_armed & ~is_raised,
+            raised_at=jnp.where(is_its_slot, state.count, state.raised_at),
+            curvatures=jnp.where(is_its_slot, curvature, state.curvatures),
+            is_armed=(is_armed & ~is_raised) | is_ended,
+            is_raised=(state.is_raised & ~is_ended) | is_raised,
             ceiling=highest.astype(state.ceiling.dtype),
             num_retreats=state.num_retreats + is_back,
             vectors=vectors,
@@ -179,8 +191,15 @@ def catapults(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _has_passed(patience: int | None, state: CatapultState) -> Any:
+    """Whether the last raise lies so many steps back."""
+    if patience is None:
+        return False
+    return state.count - jnp.max(state.raised_at, initial=-1) >= patience
+
+
 def _checked(
-    loss: Any, ratio: Any, level: Any, num: int, ceiling: Any, retreat: float | int
+    loss: Any, ratio: Any, level: Any, num: int, ceiling: Any, retreat: float | int, patience: int | None
 ) -> Callable[[int, int], float]:
     """The loss's c, as a function of n and k."""
     if not isinstance(loss, Quadratic):
@@ -191,6 +210,8 @@ def _checked(
         raise ValueError(f"`num` counts raises and is at least 0, but is {num}.")
     if not 0 < retreat <= 1:
         raise ValueError(f"`retreat` lies in (0, 1], below the critical rate, but is {retreat}.")
+    if patience is not None and patience < 1:
+        raise ValueError(f"`patience` counts steps, at least 1, or is None for no end, but is {patience}.")
     for name, number, least in (("ratio", ratio, 1.0), ("level", level, 0.0), ("ceiling", ceiling, 1.0)):
         if isinstance(number, float | int | np.ndarray) and not (np.asarray(number) > least).all():
             raise ValueError(f"`{name}` must exceed {least:g}, but is {number}.")

@@ -117,6 +117,41 @@ def test_momentum_may_be_chained_before_it():
         np.testing.assert_allclose(update, expected, rtol=1e-6)
 
 
+def _rates(values, **changes):
+    """The rate of every step where the losses are given; the critical rate of f = p on two examples is 1."""
+    rule = {"apply": lambda p, x: x * p, "x": jnp.ones((2, 1)), "loss": jd.losses.mse, "level": 0.1, "num": 2}
+    descent = jd.dynamics.catapults(0.01, ratio=1.2, **rule | changes)
+    params, state, found = jnp.ones(()), descent.init(jnp.ones(())), []
+    step = jax.jit(descent.update)
+    for value in values:
+        _, state = step(params, state, params, value=jnp.asarray(value))
+        found.append(float(state.rate))
+    return found, state
+
+
+@pytest.mark.parametrize("stays", [0.05, 0.5])  # the loss never rises above the level; it rises and never comes back
+def test_with_patience_a_raise_ends_whether_a_catapult_came_or_not(stays):
+    values = [1.0, 0.05, *[stays] * 3, *[0.05] * 2, *[0.5] * 5]
+    rates, state = _rates(values, patience=3)
+    np.testing.assert_allclose(rates, [0.01, *[1.2] * 3, 0.5, *[1.2] * 3, *[0.5] * 4], rtol=1e-5)
+    assert state.raised_at.tolist() == [1, 5]
+    assert not state.is_raised
+
+
+def test_without_patience_a_raise_goes_on_until_the_next():
+    rates, state = _rates([1.0, *[0.05] * 6])
+    np.testing.assert_allclose(rates, [0.01, *[1.2] * 6], rtol=1e-5)
+    assert state.raised_at.tolist() == [1, -1]
+
+
+def test_patience_does_not_touch_catapults_that_come_in_time():
+    values = [1.0, 0.05, 0.5, 0.05, 0.5]  # the second raise falls on the step at which the first would end
+    rates, state = _rates(values, patience=2)
+    assert rates == _rates(values)[0]
+    assert state.raised_at.tolist() == [1, 3]
+    assert _rates([1.0, 1.0], num=0, patience=1)[0] == [np.float32(0.01)] * 2
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -125,6 +160,7 @@ def test_momentum_may_be_chained_before_it():
         ({"num": -1}, "num"),
         ({"ceiling": 0.5}, "ceiling"),
         ({"retreat": 1.5}, "retreat"),
+        ({"patience": 0}, "patience"),
         ({"loss": jd.losses.cross_entropy}, "quadratic"),
     ],
 )

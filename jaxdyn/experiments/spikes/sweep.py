@@ -1,8 +1,7 @@
-"""Descents at one rate in units of the critical one: with a catapult, with raises, with minibatches."""
+"""Descents on y = x_1 x_2: above the critical rate, with forced catapults, with batches, and where few of these are super-critical."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,128 +9,126 @@ import numpy as np
 import optax
 
 import jaxdyn as jd
-from jaxdyn.geometry import subspace
+from jaxdyn.experiments.spikes.probes import BatchStep, Curvatures, Kernel
 
-SUBSPACES = (1, 2, 5, 10)
-"""Numbers of leading eigenvectors; claims are about the third."""
-
-NETWORKS = ("fully connected", "convolutional", "wide ResNet", "ViT")
+CALIBRATION = 256
+"""Batches at w_0 on which the rate of the rare descents is calibrated."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Sizes of the experiment."""
 
-    networks: tuple[str, ...]  # some of `NETWORKS`
     batch_sizes: tuple[int, ...]  # of stochastic descent
-    seeds: int  # number of initialisations and streams of minibatches
-    num_train: int  # training images
-    width: int  # hidden units; eight times the channels, and a quarter of the tokens' MLP
-    rate: float  # in units of the critical rate
-    high: float  # the same, of the descent with one catapult
-    jump: float  # the rate after a raise, in units of the critical rate of that moment
-    level: float  # the loss below which the rate is raised
-    raises: int  # how often
-    steps: int  # of every descent
+    seeds: int  # number of data sets, initialisations and streams of minibatches
+    width: int  # hidden units
+    dim: int  # d, of the descents whose kernel is followed or forced
+    num_train: int  # their n; as many test examples
+    steps: int  # their steps
+    many_dim: int  # d, of the rare descents
+    many: int  # their n
+    many_steps: int  # their steps
+    raises: int  # the most that are forced
+    high: float = 1.5  # η of the catapult, in units of the critical rate
+    low: float = 0.9  # the same, of the forced descents before a raise
+    jump: float = 1.2  # the rate after a raise, in units of the critical rate of that moment
+    level: float = 0.2  # the loss below which the rate is raised; the target has variance 1
+    patience: int = 60  # steps after which a raise ends
+    target: float = 0.02  # the training loss at which forced descents are compared
+    share: float = 0.05  # quantile of the batches' critical rates at the start
+    margin: float = 0.89  # the rate of the rare descents in units of it
+    every: int = 2  # steps between two looks at test loss and alignment
+    first_seed: int = 0  # seeds are this and those that follow
 
 
 PRESETS = {
-    "ci": Config(("fully connected",), (8,), 8, 32, 128, 0.9, 1.5, 1.4, 0.2, 2, 120),
-    "laptop": Config(("fully connected", "convolutional"), (8, 32, 64), 8, 128, 256, 0.9, 1.5, 1.4, 0.2, 3, 400),
-    "paper": Config(NETWORKS, (8, 16, 32, 64), 16, 256, 2048, 0.9, 1.5, 1.4, 0.2, 4, 2000),
+    "ci": Config((16,), 8, 128, 8, 64, 200, 12, 128, 1000, 2),
+    "laptop": Config((32, 64), 16, 256, 20, 256, 600, 50, 1000, 2000, 3, first_seed=50),
+    "desk": Config((32, 64), 48, 512, 20, 256, 800, 50, 1000, 4000, 3, first_seed=100),
+    "paper": Config((16, 32, 64, 128), 32, 2048, 30, 512, 2000, 100, 4000, 10000, 4, first_seed=200),
 }
 
 
 def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The function of the axes, its loop axes and its vmap axes.
 
-    The dataset has dims (network, descent, seed, …): along `step` (all of them) `loss`, `kernel_top` [subspace], `kernel_norm` (λ_max(K)),
-    and `critical_rate` (of the batch) and, where it changes, `rate`; along `start` `learning_rate` and `relative_rate` (η c λ_max(K_0));
-    along `end`, of raised descents, `curvatures` [raise].
+    The dataset has dims (descent, seed, …). Along `step` (all of them) `loss`, and of the traced descents `kernel_top` [subspace],
+    `kernel_norm` (λ_max(K)) and `kernel_residual`. Along `event` (all steps of the rare descents) `training`, the loss of the training
+    set, `batch_ratio` (ρ of the batch that enters next) and `batch_growth` (of its loss in that step, a logarithm). Along `look`, of the
+    forced ones, `train`, `test`, `alignment` and `raises` so far; along `end` their `curvatures` [raise]. Along `start` `learning_rate`
+    and `relative_rate` (η c λ_max(K_0)).
     """
-    task = jd.tasks.digits(classes=(3, 8), n=config.num_train, n_test=0, shape=(8, 8, 1))
+    made, watched = descents(config), traced(config)
+    models = {
+        dim: jd.models.mlp((dim, config.width, 1), activation=jax.nn.relu) for dim in (config.dim, config.many_dim)
+    }
 
-    def one(network: str, descent: str, seed: Any) -> jd.Training:
-        key, model = jax.random.key(seed), model_of(config, network)
+    def one(descent: str, seed: Any) -> jd.Training:
+        key, (kind, number) = jax.random.key(seed), made[descent]
+        is_rare = kind == "rare"
+        dim, n = (config.many_dim, config.many) if is_rare else (config.dim, config.num_train)
+        task = jd.tasks.polynomial(jax.random.fold_in(key, 1), degree=2, dim=dim, n=n, n_test=0 if is_rare else n)
+        model = models[dim]
         params0 = model.init(key)
+        sampler = jd.minibatch(number) if kind in ("batch", "rare") else jd.full_batch
         critical = jd.theory.critical_learning_rate(model.apply, params0, task, loss=jd.losses.mse)
-        learning_rate = (config.high if descent == "catapult" else config.rate) * critical
-        optimizer: Any = optax.sgd(learning_rate)
-        start = {
-            "learning_rate": lambda snapshot: learning_rate,
-            "relative_rate": lambda snapshot: 2 * learning_rate / critical,
-        }
-        records = [jd.record(jd.at([0]), dim="start", **start)]
-        always: dict[str, Any] = {"loss": jd.probes.Loss(), "kernel": Kernel()}
-        if descent == "raised":
+        relative = {"catapult": config.high, "forced": config.low, "batch": 1.0}
+        rate = _calibrated(config, model, params0, task, sampler, key) if is_rare else relative[kind] * critical
+        optimizer: Any = optax.sgd(rate)
+        if kind == "forced" and number:
             optimizer = jd.dynamics.catapults(
-                learning_rate, apply=model.apply, x=task.x, loss=jd.losses.mse, ratio=config.jump, level=config.level, num=config.raises
+                rate, apply=model.apply, x=task.x, loss=jd.losses.mse, ratio=config.jump, level=config.level, num=number,
+                patience=config.patience,
             )  # fmt: skip
-            always["rate"] = lambda snapshot: snapshot.optimizer_state.rate
-            records.append(jd.record(jd.at([config.steps]), dim="end", curvatures=Curvatures()))
-        elif descent != "catapult":
-            always["critical_rate"] = jd.probes.BatchCriticalRate()
-        records.append(jd.record(jd.every(1), **always))
-        size = descents(config)[descent]
+        start = {"learning_rate": lambda _: rate, "relative_rate": lambda _: 2 * rate / critical}
+        records = [jd.record(jd.at([0]), dim="start", **start)]
+        if is_rare:
+            step = {"training": jd.probes.Loss(), "batch": BatchStep(rate)}
+            records.append(jd.record(jd.every(1), dim="event", **step))
+        else:
+            kernel: dict[str, Any] = {"kernel": Kernel()} if descent in watched else {}
+            records.append(jd.record(jd.every(1), loss=jd.probes.Loss(), **kernel))
+        if kind == "forced":
+            truth = jd.geometry.agop(task.target, task.x_test)
+            looks = {
+                "train": jd.probes.Loss(),
+                "test": jd.probes.TestLoss(),
+                "alignment": jd.probes.AGOPAlignment(task.x_test, to=truth),
+                "raises": lambda snapshot: snapshot.optimizer_state.num_raised if number else jnp.zeros((), jnp.int32),
+            }
+            records.append(jd.record(jd.every(config.every), dim="look", **looks))
+            if number:
+                records.append(jd.record(jd.at([config.steps]), dim="end", curvatures=Curvatures(config.raises)))
         return jd.Training(
-            model,
-            task,
-            optimizer,
-            steps=config.steps,
-            key=key,
-            params0=params0,
-            sampler=jd.full_batch if size == config.num_train else jd.minibatch(size),
+            model, task, optimizer, steps=config.many_steps if is_rare else config.steps, key=key, params0=params0, sampler=sampler,
             record=tuple(records),
+        )  # fmt: skip
+
+    return one, {"descent": list(made)}, {"seed": config.first_seed + np.arange(config.seeds)}
+
+
+def descents(config: Config) -> dict[str, tuple[str, int]]:
+    """`{name: (kind, number of raises or batch size)}`."""
+    return (
+        {"catapult": ("catapult", 0)}
+        | {f"forced {num}": ("forced", num) for num in range(config.raises + 1)}
+        | {f"b={size}": ("batch", size) for size in config.batch_sizes}
+        | {f"rare b={size}": ("rare", size) for size in config.batch_sizes}
+    )
+
+
+def traced(config: Config) -> list[str]:
+    """The descents whose kernel is followed."""
+    return ["catapult", f"forced {config.raises}", *(f"b={size}" for size in config.batch_sizes)]
+
+
+def _calibrated(config: Config, model: jd.Model, params0: Any, task: Any, sampler: Any, key: Any) -> Any:
+    """The rate of a rare descent: `margin` times a quantile of the critical rates of batches at the start."""
+    key = jd.dynamics.batch_key(key)
+
+    def critical(step: Any) -> Any:
+        return jd.theory.batch_critical_learning_rate(
+            model.apply, params0, task, loss=jd.losses.mse, sampler=sampler, key=key, step=step
         )
 
-    loop = {"network": list(config.networks), "descent": list(descents(config))}
-    return one, loop, {"seed": np.arange(config.seeds)}
-
-
-def descents(config: Config) -> dict[str, int]:
-    """`{name: batch size}`."""
-    n = config.num_train
-    return {"catapult": n, "raised": n} | {f"b={size}": size for size in config.batch_sizes}
-
-
-def model_of(config: Config, network: str) -> jd.Model:
-    """One of the networks."""
-    shape, channels, relu = (8, 8, 1), max(2, config.width // 8), jax.nn.relu
-    if network == "fully connected":
-        return jd.models.mlp((64, config.width, config.width, 1), activation=relu)
-    if network == "convolutional":
-        return jd.models.conv(shape, (channels, channels), 1, activation=relu, pool=jd.models.flatten)
-    if network == "wide ResNet":
-        norm = jd.models.group_norm(1)
-        return jd.models.wide_resnet(shape, 1, widen=max(1, channels // 16), normalise=norm, channels=min(16, channels))
-    if network == "ViT":
-        return jd.models.vit(shape, 1, patch=2, width=4 * channels, heads=4, depth=4)
-    raise ValueError(f"`networks` are some of {', '.join(NETWORKS)}, but one is {network!r}.")
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """The loss in the leading eigenspaces of the current kernel, `_top` [subspace], and λ_max of the kernel, `_norm`."""
-
-    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {"top": ("subspace",), "norm": ()}
-
-    def __call__(self, snapshot: jd.Snapshot) -> Any:
-        """One decomposition serves all subspaces."""
-        x, y = snapshot.task.x, snapshot.task.y
-        kernel = jd.geometry.ntk_blocks(snapshot.apply, snapshot.params, x)[:, :, 0, 0]
-        residual = (snapshot.apply(snapshot.params, x) - y)[:, 0]
-        vectors = subspace.eigenspace(kernel, max(SUBSPACES))
-        parts = jnp.cumsum((vectors.T @ residual) ** 2) * (jd.losses.mse.c(len(x), 1) / 2)
-        leading = vectors[:, 0]
-        return {"top": parts[np.array(SUBSPACES) - 1], "norm": leading @ (kernel @ leading)}
-
-
-@dataclass(frozen=True)
-class Curvatures:
-    """λ_max(K) at each raise of the rate, [raise]."""
-
-    dims: ClassVar[tuple[str, ...]] = ("raise",)
-
-    def __call__(self, snapshot: jd.Snapshot) -> Any:
-        """As the schedule measured it."""
-        return snapshot.optimizer_state.curvatures
+    return config.margin * jnp.quantile(jax.lax.map(critical, jnp.arange(CALIBRATION)), config.share)
