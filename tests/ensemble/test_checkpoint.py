@@ -170,26 +170,37 @@ def test_a_negative_cadence_is_refused(tmp_path):
 SCRIPT = textwrap.dedent(
     """
     import sys
+    import numpy as np
     sys.path.insert(0, sys.argv[2])
     import jaxdyn as jd
-    from test_checkpoint import AXES, _run
+    from test_checkpoint import RATES, _grown, _run
     print("ready", flush=True)
-    jd.sweep(_run, store=sys.argv[1], checkpoint_every=0.0, loop={"rate": [0.01, 0.02, 0.03]}, **AXES)
+    jd.sweep(_run, store=sys.argv[1], checkpoint_every=0.0, loop=RATES, vmap=_grown(int(sys.argv[3])))
     print("done", flush=True)
     """
 )
+RATES = {"rate": [0.01, 0.02, 0.03]}
+
+
+def _grown(seeds):
+    return AXES["vmap"] | {"seed": np.arange(seeds)}
 
 
 @pytest.mark.slow  # thirty processes
 @pytest.mark.timeout(1800)
-def test_thirty_random_kills_change_no_bit(tmp_path):
-    path, here = tmp_path / "a.zarr", str(Path(__file__).parent)
+@pytest.mark.parametrize(("before", "seeds"), [(0, 2), (2, 5)], ids=["starts", "grows"])
+def test_thirty_random_kills_change_no_bit(tmp_path, before, seeds):
+    """Of a sweep that starts, and of one that adds seeds to a store: then it equals a store that grew undisturbed."""
+    path, start, here = tmp_path / "a.zarr", tmp_path / "start.zarr", str(Path(__file__).parent)
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    if before:
+        jd.sweep(_run, store=start, loop=RATES, vmap=_grown(before))
+        shutil.copytree(start, path)
     rng = random.Random(0)
+    command = [sys.executable, "-c", SCRIPT, str(path), here, str(seeds)]
     kills = 0
     while kills < 30:
-        command = [sys.executable, "-c", SCRIPT, str(path), here]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -199,6 +210,10 @@ def test_thirty_random_kills_change_no_bit(tmp_path):
                 kills += 1
             else:  # it got through: start over
                 shutil.rmtree(path)
-    subprocess.run([sys.executable, "-c", SCRIPT, str(path), here], env=environment, check=True)
-    whole = jd.sweep(_run, loop={"rate": [0.01, 0.02, 0.03]}, **AXES)
-    xr.testing.assert_equal(jd.results.open(path).load(), whole)
+                if before:
+                    shutil.copytree(start, path)
+    subprocess.run(command, env=environment, check=True)
+    undisturbed = jd.sweep(_run, store=start, loop=RATES, vmap=_grown(seeds)).load()
+    found = jd.results.open(path).load()
+    assert found.done.all()
+    xr.testing.assert_equal(found, undisturbed)

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import jaxdyn as jd
 from jaxdyn.ensemble.doing import processes
 
 HERE = str(Path(__file__).parents[1])
-AXES = {"loop": {"width": [8, 12]}, "vmap": {"seed": np.arange(8)}}
+LOOP = {"width": [8, 12]}
 
 
 def _run(seed, width=8):
@@ -52,15 +53,18 @@ SCRIPT = textwrap.dedent(
         def advance(self, work, glance):
             print("piece", flush=True)
             time.sleep(pause)
-    jd.sweep(test_processes._run, store=store, checkpoint_every=0, keep_params=True, progress=Slow(), **test_processes.AXES)
+    vmap = {"seed": np.arange(int(sys.argv[8]))}
+    jd.sweep(
+        test_processes._run, store=store, checkpoint_every=0, keep_params=True, progress=Slow(), loop=test_processes.LOOP, vmap=vmap
+    )
     """
 )
 
 
-def _start(num_processes, process, devices, port, store, pause=0.0):
+def _start(num_processes, process, devices, port, store, pause=0.0, seeds=8):
     clean = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
     environment = {**clean, "PYTHONPATH": os.getcwd(), "JAX_PLATFORMS": "cpu"}
-    arguments = [num_processes, process, port, store, pause, HERE, devices]
+    arguments = [num_processes, process, port, store, pause, HERE, devices, seeds]
     command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -86,6 +90,26 @@ def test_two_processes_of_two_devices_are_one_of_four_bit_for_bit(tmp_path):
     assert len(two.attrs["cells"]) == 4  # each width in two blocks
     xr.testing.assert_equal(two, one)
     for seed in (0, 7):  # of the first process, and of the second
+        found, expected = (jd.results.params(tmp_path / name, width=12, seed=seed) for name in ("two", "one"))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.slow  # four processes start
+def test_two_processes_grow_a_store_as_one_does(tmp_path):
+    """Each computes its share of the new seeds; finished members keep their bits, whoever computed them."""
+    small, port = tmp_path / "small", _port()
+    _finish(_start(1, 0, 4, 0, small, seeds=4))
+    before = jd.results.open(small).load()
+    for name in ("two", "one"):
+        shutil.copytree(small, tmp_path / name)
+    _finish(*(_start(2, process, 2, port, tmp_path / "two") for process in (1, 0)))
+    _finish(_start(1, 0, 4, 0, tmp_path / "one"))
+    two, one = (jd.results.open(tmp_path / name).load() for name in ("two", "one"))
+    assert two.done.all()
+    assert two.sizes["seed"] == 8
+    xr.testing.assert_equal(two, one)
+    xr.testing.assert_equal(two.sel(seed=before.seed), before)
+    for seed in (1, 6):
         found, expected = (jd.results.params(tmp_path / name, width=12, seed=seed) for name in ("two", "one"))
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
