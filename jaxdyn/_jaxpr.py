@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from jax.extend import core
 
 
@@ -41,6 +42,24 @@ def bind(eqn: Any, inputs: Sequence[Any], params: dict[str, Any] | None = None) 
     with eqn.ctx.manager:
         results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params if params is None else params))
     return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def hashed(params: dict[str, Any]) -> Any:
+    """The parameters of an equation as a key; None where they cannot be hashed."""
+    key = tuple(sorted(params.items(), key=lambda item: item[0]))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def scalar(value: Any) -> Any:
+    """What equal scalars have in common, type and dtype included; None for what is no scalar."""
+    if isinstance(value, (bool, int, float, complex, np.generic, np.ndarray)) and np.ndim(value) == 0:
+        number = np.asarray(value)
+        return type(value).__name__, str(number.dtype), number.tobytes()
+    return None
 
 
 Rule = Callable[[Any, list[Any]], Sequence[Any]]

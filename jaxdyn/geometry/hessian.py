@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Key, Loss, Params
 from jaxdyn.geometry import operators, spectrum
+from jaxdyn.geometry.ball import is_negative
 from jaxdyn.geometry.kernel.independence import check
 from jaxdyn.geometry.lanczos import over, unit
 from jaxdyn.geometry.operators import Only
@@ -191,7 +192,7 @@ def function_hessian_supremum(
         >>> round(float(found.anchor[0, 0]), 3), round(float(found.lower_bound[0, 0]), 3)
         (6.0, 12.0)
     """
-    if steps < 1 or num_directions < 1 or _is_negative(radius):
+    if steps < 1 or num_directions < 1 or is_negative(radius):
         raise ValueError(
             f"`radius` must not be negative and `steps` and `num_directions` at least 1, but are {radius}, {steps} and "
             f"{num_directions}."
@@ -312,11 +313,3 @@ def _batch(batch_size: int) -> int | None:
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, but is {batch_size}.")
     return batch_size if batch_size > 1 else None
-
-
-def _is_negative(radius: Any) -> bool:
-    """Whether a concrete radius is negative; a traced one is not looked at."""
-    try:
-        return bool(radius < 0)
-    except jax.errors.ConcretizationTypeError:
-        return False

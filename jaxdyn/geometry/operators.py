@@ -35,6 +35,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxdyn import _jaxpr, _tree
+from jaxdyn._tree import paths
 from jaxdyn._typing import Apply, Loss, Params
 from jaxdyn.geometry.kernel.independence import check
 
@@ -181,12 +182,7 @@ def loss_hessian(
 
 
 def function_hessian(
-    apply: Apply,
-    params: Params,
-    x: Float[Array, "*d"],
-    *,
-    output: int | Int[Array, ""] = 0,
-    only: Only | None = None,
+    apply: Apply, params: Params, x: Float[Array, "*d"], *, output: int | Int[Array, ""] = 0, only: Only | None = None
 ) -> Operator:
     """The Hessian H_{f_a}(w; x) of one output at one example, on R^p; indefinite.
 
@@ -214,19 +210,6 @@ def function_hessian(
     params, x = _tree.single((params, x))
     flat, rebuild, unravel = selected(params, only)
     return _hessian(lambda w: apply(rebuild(w), x[None])[0, output], flat, unravel)
-
-
-def paths(params: Params) -> tuple[str, ...]:
-    """The paths of the leaves, such as `"dense_1/weight"`, in the order of the flat vector.
-
-    Example:
-        >>> paths({"dense_0": {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}})
-        ('dense_0/bias', 'dense_0/weight')
-    """
-    return tuple(
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    )
 
 
 def _hessian(function: Callable[[Any], Any], flat: Any, unravel: Callable[[Any], Any]) -> Operator:

@@ -190,13 +190,7 @@ class Density(NamedTuple):
 
 
 def density(
-    matvec: Callable[[Any], Any],
-    *,
-    dim: int,
-    num_matvecs: int,
-    num_probes: int,
-    key: Key,
-    dtype: Any = None,
+    matvec: Callable[[Any], Any], *, dim: int, num_matvecs: int, num_probes: int, key: Key, dtype: Any = None
 ) -> Density:
     """The spectral density, by stochastic Lanczos quadrature with full reorthogonalisation (matfree).
 
@@ -230,9 +224,8 @@ def density(
     krylov = decomp.hessenberg(num_matvecs, reortho="full", custom_vjp=False)
 
     def probe(probe_key: Any) -> tuple[Any, Any]:
-        projected = krylov(
-            lambda v: over(product(v), size), jax.random.rademacher(probe_key, (dim,), dtype)
-        ).J_small  # [m, m]
+        start = jax.random.rademacher(probe_key, (dim,), dtype)
+        projected = krylov(lambda v: over(product(v), size), start).J_small  # [m, m]
         diagonal, below = jnp.diagonal(projected), jnp.diagonal(projected, -1)
         # Past a breakdown (β at rounding level: an invariant subspace) the vectors are noise; what came before is exact.
         scale = jax.lax.cummax(jnp.abs(diagonal))[:-1]

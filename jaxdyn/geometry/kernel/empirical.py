@@ -21,6 +21,7 @@ References:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from jaxdyn._tree import paths
 from jaxdyn._typing import Apply, Params
 from jaxdyn.geometry.kernel.contraction import contract
 from jaxdyn.geometry.kernel.gradients import gradients
@@ -105,14 +107,7 @@ def ntk_blocks(
     return _kernel(apply, params, x1, x2, memory, is_whole=True)
 
 
-def ntk_plan(
-    apply: Apply,
-    params: Params,
-    x1: Any,
-    x2: Any = None,
-    *,
-    memory: int | None = None,
-) -> Plan:
+def ntk_plan(apply: Apply, params: Params, x1: Any, x2: Any = None, *, memory: int | None = None) -> Plan:
     """The route that `ntk` takes for each parameter leaf, with its counted work. Nothing is computed.
 
     Args:
@@ -134,13 +129,10 @@ def ntk_plan(
         [('b', 'gradient', '1 add'), ('w', 'outer', '1 dot_general')]
     """
     program, routes, stream = _prepare(apply, params, x1, x2, memory, is_whole=False)
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    ]
+    names = paths(params)
     entries = tuple(
         LeafRoute(
-            _name(program, route.root, paths),
+            _name(program, route.root, names),
             program.shape(route.root),
             route.kind,
             route.equations,
@@ -228,13 +220,7 @@ def _prepare(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, i
 
 
 def _stream(
-    program: Program,
-    routes: tuple[Route, ...],
-    n1: int,
-    n2: int,
-    memory: int,
-    *,
-    is_symmetric: bool,
+    program: Program, routes: tuple[Route, ...], n1: int, n2: int, memory: int, *, is_symmetric: bool
 ) -> _Stream:
     """Block sizes within a budget: everything at once, or rows of one set of gradients, or tiles."""
     results = [v for equation in program.equations for v in equation.outvars if v in program.varying]
@@ -259,10 +245,10 @@ def _validate(x1: Any, x2: Any, memory: int | None) -> None:
         raise ValueError(f"`memory` is a positive number of bytes (or None for 1 GiB), but is {memory}.")
 
 
-def _name(program: Program, root: int, paths: list[str]) -> str:
+def _name(program: Program, root: int, names: Sequence[str]) -> str:
     """The path of a leaf, with the box of a piece."""
     if root < program.num_leaves:
-        return paths[root]
+        return names[root]
     equation = program.producers[root]
     box = window(equation, equation.outvars.index(root)) or ()
-    return f"{paths[equation.invars[0]]}[{', '.join(f'{start}:{stop}' for start, stop in box)}]"
+    return f"{names[equation.invars[0]]}[{', '.join(f'{start}:{stop}' for start, stop in box)}]"

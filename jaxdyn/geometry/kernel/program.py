@@ -16,10 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend import core
 
-from jaxdyn._jaxpr import Rule, bind, evaluate
+from jaxdyn._jaxpr import Rule, bind, evaluate, hashed, scalar
 from jaxdyn.geometry.kernel.inlining import INLINED
 
 
@@ -201,9 +200,7 @@ class _Flat:
 
     def constant(self, value: Any) -> int:
         """The number of a constant; equal scalars share one."""
-        key: Any = ("constant", id(value))
-        if isinstance(value, (bool, int, float, complex, np.generic, np.ndarray)) and np.ndim(value) == 0:
-            key = ("scalar", type(value).__name__, str(np.asarray(value).dtype), np.asarray(value).tobytes())
+        key: Any = scalar(value) or ("constant", id(value))
         if key not in self.known:
             number = self.new(jax.typeof(value), frozenset(), is_varying=False)
             self.constants[number] = value
@@ -232,15 +229,16 @@ class _Flat:
         if inlined is not None:
             consts = [self.constant(c) for c in inlined.consts]
             return self.inline(inlined.jaxpr, consts, inputs[len(inputs) - len(inlined.jaxpr.invars) :])
-        key = _key(source, inputs)
-        if key is not None and key in self.known:
+        params = None if source.effects else hashed(source.params)
+        key = (source.primitive.name, inputs, params)  # of equal equations
+        if params is not None and key in self.known:
             return tuple(self.known[key])
         is_varying = any(v in self.varying for v in inputs)
         outputs = tuple(self.new(var.aval, leaves, is_varying=is_varying) for var in source.outvars)
         self.equations.append(Equation(source, inputs, outputs))
         if source.primitive.name == "platform_index":
             self.platforms[outputs[0]] = source.params["platforms"]
-        if key is not None:
+        if params is not None:
             self.known[key] = outputs
         return outputs
 
@@ -260,15 +258,3 @@ def _is_apart(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> boo
     return any(
         stop_a <= start_b or stop_b <= start_a for (start_a, stop_a), (start_b, stop_b) in zip(a, b, strict=True)
     )
-
-
-def _key(source: Any, inputs: tuple[int, ...]) -> Any:
-    """What equal equations have in common; None where equality cannot be told."""
-    if source.effects:
-        return None
-    try:
-        key = (source.primitive.name, inputs, tuple(sorted(source.params.items(), key=lambda item: item[0])))
-        hash(key)
-    except TypeError:
-        return None
-    return key
