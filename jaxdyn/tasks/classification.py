@@ -95,19 +95,8 @@ def classification(
         read_test = x_test.__getitem__
     elif labels_test is not None:
         raise ValueError("`labels_test` is given without `x_test`; give both or neither.")
-    return from_labels(
-        x.__getitem__,
-        labels,
-        classes=classes,
-        n=n,
-        n_test=n_test,
-        key=key,
-        read_test=read_test,
-        labels_test=labels_test,
-        coding=coding,
-        normalise=normalise,
-        shape=shape,
-    )
+    choice: Any = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    return from_labels(x.__getitem__, labels, classes=classes, read_test=read_test, labels_test=labels_test, **choice)
 
 
 def from_labels(
@@ -139,7 +128,9 @@ def from_labels(
         normalise: scale of the inputs.
         shape: shape of one input of the task.
     """
-    classes = _distinct(classes)
+    classes = list(classes)
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise ValueError(f"`classes` must be two or more different classes, but is {tuple(classes)}.")
     for name, value, known in (
         ("coding", coding, (None, *get_args(Coding))),
         ("normalise", normalise, get_args(Scale)),
@@ -194,13 +185,6 @@ def _labelled(name_x: str, x: Any, name_labels: str, labels: Any) -> tuple[Any, 
             f"{int(np.argmax(rows))}; remove those examples or mend the data."
         )
     return x, labels
-
-
-def _distinct(classes: Sequence[int | str]) -> list[int | str]:
-    classes = list(classes)
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise ValueError(f"`classes` must be two or more different classes, but is {tuple(classes)}.")
-    return classes
 
 
 def _seed(key: Key | None) -> list[int] | None:
