@@ -237,9 +237,8 @@ def _open(where: StoreLike, template: Template, fingerprint: Mapping[str, Any], 
     asked = json.loads(json.dumps(fingerprint))
     records = {key: one for key, one in found["record"].items() if key in asked["record"]}
     known = {key: one for key, one in asked["record"].items() if key in records}
-    differing = _difference({**found, "axis": {}, "record": records}, {**asked, "axis": {}, "record": known}) or misfit(
-        group, template
-    )
+    differing = _difference({**found, "axis": {}, "record": records}, {**asked, "axis": {}, "record": known})
+    differing = differing or misfit(group, template)
     if differing:
         raise ValueError(
             f"The store {str(where)!r} belongs to another sweep: {differing}. Ask for what it holds, or choose another path for `store=`."
@@ -253,9 +252,8 @@ def _open(where: StoreLike, template: Template, fingerprint: Mapping[str, Any], 
         if dict(group.attrs)["fingerprint"] != found:
             raise ValueError(f"The store {str(where)!r} was changed by another run just now; run the same sweep again.")
         if grown != found:
-            old = zarr.open_group(
-                group.store, mode="r+", use_consolidated=True
-            )  # readers see the old axes until all is done
+            # readers see the old axes until all is done
+            old = zarr.open_group(group.store, mode="r+", use_consolidated=True)
             old.attrs.update({**attrs, "fingerprint": grown, _GROWING: True})
         with _every_chunk():
             extend(zarr.open_group(group.store, mode="r+", use_consolidated=False), template)
