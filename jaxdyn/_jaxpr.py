@@ -44,6 +44,15 @@ def bind(eqn: Any, inputs: Sequence[Any], params: dict[str, Any] | None = None) 
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
+def scan_parts(eqn: Any) -> tuple[int, int]:
+    """How many constants and how many carried values lead the operands of a scan; the rest has one axis more than in the body."""
+    body = opened(eqn.params["jaxpr"])
+    num_xs = sum(v.aval.ndim != w.aval.ndim for v, w in zip(eqn.invars, body.invars, strict=True))
+    num_ys = sum(v.aval.ndim != w.aval.ndim for v, w in zip(eqn.outvars, body.outvars, strict=True))
+    num_carry = len(eqn.outvars) - num_ys
+    return len(eqn.invars) - num_xs - num_carry, num_carry
+
+
 def hashed(params: dict[str, Any]) -> Any:
     """The parameters of an equation as a key; None where they cannot be hashed."""
     key = tuple(sorted(params.items(), key=lambda item: item[0]))

@@ -66,6 +66,7 @@ def examine(cache: str) -> Findings:
     import jax
     import jax.numpy as jnp
 
+    from jaxdyn.ensemble.compiling.placement import num_cores
     from jaxdyn.results.provenance import versions
 
     matrix = jax.random.normal(jax.random.key(0), (1024, 1024))
@@ -90,7 +91,7 @@ def examine(cache: str) -> Findings:
         devices=[device.device_kind for device in jax.devices()],
         backend=jax.default_backend(),
         is_gpu_present=Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists(),
-        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        num_cores=num_cores(),
         settings={name: os.environ[name] for name in _SETTINGS if name in os.environ},
         cache=(cache, len(files), sum(file.stat().st_size for file in files), _is_writable(folder)),
         matmul_rate=2 * 1024**3 / _seconds(lambda: product(matrix)),

@@ -291,4 +291,4 @@ def on_host(leaf: Any) -> np.ndarray:
 
 def is_key(value: Any) -> bool:
     """Whether an array holds random keys, which numpy does not know."""
-    return bool(jnp.issubdtype(value.dtype, jax.dtypes.prng_key))
+    return bool(jnp.issubdtype(getattr(value, "dtype", np.dtype(object)), jax.dtypes.prng_key))
