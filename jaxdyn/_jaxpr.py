@@ -75,14 +75,7 @@ Rule = Callable[[Any, list[Any]], Sequence[Any]]
 
 
 def execute(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rule: Rule = bind) -> list[Any]:
-    """The results of a jaxpr.
-
-    Args:
-        jaxpr: an open jaxpr.
-        consts: values of its constants.
-        args: values of its arguments.
-        rule: `(equation, operands) -> results`.
-    """
+    """The results of an open jaxpr, each equation executed by a rule `(equation, operands) -> results`."""
     values = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
     return evaluate(jaxpr.eqns, values, jaxpr.outvars, rule)
 

@@ -58,11 +58,7 @@ _SETTINGS = ("JAX_PLATFORMS", "XLA_FLAGS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS
 
 
 def examine(cache: str) -> Findings:
-    """Look at the machine and at JAX on it, and time three small things.
-
-    Args:
-        cache: folder of the persistent compilation cache.
-    """
+    """Look at the machine, at JAX on it and its folder of compiled programmes, and time three small things."""
     import jax
     import jax.numpy as jnp
 
@@ -101,11 +97,7 @@ def examine(cache: str) -> Findings:
 
 
 def advise(found: Findings) -> list[str]:
-    """What is slow or wrong about a set-up, each with its remedy; empty when nothing is.
-
-    Args:
-        found: what `examine` returned.
-    """
+    """What is slow or wrong about what `examine` found, each with its remedy; empty when nothing is."""
     advice = []
     if found.is_gpu_present and found.backend == "cpu":
         advice.append(

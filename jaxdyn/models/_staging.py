@@ -38,15 +38,7 @@ class Split:
 
 
 def merged(function: Callable[..., Sequence[Any]], *args: Any) -> Any:
-    """Trace a flat function, with equal equations made one, calls inlined, and what no result needs left out.
-
-    Args:
-        function: of arrays, returning a sequence of arrays.
-        args: arrays or shapes.
-
-    Returns:
-        A closed jaxpr.
-    """
+    """The closed jaxpr of a function of arrays, with equal equations made one, calls inlined, and what no result needs left out."""
     shapes = [jax.ShapeDtypeStruct(np.shape(arg), arg.dtype) for arg in args]
     first = jax.make_jaxpr(function)(*shapes)
     again = jax.make_jaxpr(lambda *args: execute(first.jaxpr, first.consts, args, _once()))(*shapes)
@@ -60,14 +52,9 @@ def call(closed: Any, args: Sequence[Any]) -> list[Any]:
 
 
 def split(closed: Any, num_fixed: int) -> Split:
-    """Split a traced function between its first `num_fixed` arguments and the others.
+    """Split what `merged` returned between its first `num_fixed` arguments, known early, and the others.
 
-    Args:
-        closed: what `merged` returned.
-        num_fixed: how many arguments, from the first, are known early.
-
-    Returns:
-        The two parts. Results that see none of the other arguments are residuals too.
+    Results that see none of the others are residuals too.
     """
     jaxpr = closed.jaxpr
     seen = set(jaxpr.invars[num_fixed:])

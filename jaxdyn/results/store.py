@@ -67,12 +67,7 @@ class Store:
         return {name: str(value) for name, value in self._group[path].attrs.items() if name != _CONTENT}
 
     def is_intact(self, key: str, index: tuple[Any, ...]) -> bool:
-        """Whether the values of a finished cell are what was written: no chunk torn, flipped or lost.
-
-        Args:
-            key: the cell.
-            index: its region.
-        """
+        """Whether the values of a finished cell, in its region, are what was written: no chunk torn, flipped or lost."""
         told = dict(self._group[f"cells/{key}"].attrs).get(_CONTENT)
         try:
             found = {name: self._read(name, index) for name in told or {}}

@@ -22,14 +22,7 @@ _LARGE = 128  # elements; smaller constants may stay inside
 
 
 def hoist(closed: Any) -> Any:
-    """The same traced function with every large constant of an inner jaxpr moved to its top level.
-
-    Args:
-        closed: what `jax.make_jaxpr` returned.
-
-    Returns:
-        A closed jaxpr whose `consts` hold them all.
-    """
+    """What `jax.make_jaxpr` returned, with every large constant of an inner jaxpr among the `consts` of the whole."""
     if not any(np.size(const) > _LARGE for const in _inner_consts(closed.jaxpr)):
         return closed
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]

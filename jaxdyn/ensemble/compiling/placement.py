@@ -112,13 +112,7 @@ class Placement:
 
 
 def place(num_members: int, chunk: int, devices: Sequence[Any] | None = None) -> Placement:
-    """Lay members on the devices of this process, no more devices than have something to do.
-
-    Args:
-        num_members: how many there are.
-        chunk: how many are vmapped at a time.
-        devices: all local devices when None.
-    """
+    """Lay members on some devices (all local ones when None), no more than have something to do, `chunk` vmapped at a time."""
     found = list(jax.local_devices() if devices is None else devices)
     useful = max(1, min(len(found), -(-num_members // chunk)))
     return Placement(num_members, min(chunk, -(-num_members // useful)), tuple(found[:useful]))

@@ -79,13 +79,7 @@ class Program:
 
 
 def trace(apply: Any, params: Any, x: Any) -> Program:
-    """The flat program of one example.
-
-    Args:
-        apply: `(params, x: [n, *d]) -> [n, k]`.
-        params: parameters; only shapes and dtypes matter.
-        x: inputs [n, *d]; only the shape of one example matters.
-    """
+    """The flat program of one example; of parameters and inputs [n, *d] only shapes and dtypes matter."""
     leaves, structure = jax.tree.flatten(params)
     kinds = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
     example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
@@ -111,14 +105,9 @@ def execute(
     given: Mapping[int, Any] | None = None,
     equations: Sequence[Equation] | None = None,
 ) -> dict[int, Any]:
-    """All values of a program.
+    """All values of a program, or those of some of its equations.
 
-    Args:
-        program: the program.
-        leaves: the parameters.
-        rule: `(equation, operands) -> results`.
-        given: further values known beforehand, such as the example, or parameters and constants replaced.
-        equations: those to execute; None means all.
+    `given` are further values known beforehand, such as the example, or parameters and constants replaced.
     """
     values: dict[int, Any] = {**dict(enumerate(leaves)), **program.constants, **(given or {})}
     evaluate(program.equations if equations is None else equations, values, (), rule)
