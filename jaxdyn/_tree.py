@@ -19,17 +19,6 @@ def single(tree: Any) -> Any:
     return jax.tree.map(raised, tree)
 
 
-def paths(tree: Any) -> tuple[str, ...]:
-    """The paths of the leaves, such as `"dense_1/weight"`, in the order of the flat vector.
-
-    Example:
-        >>> paths({"dense_0": {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}})
-        ('dense_0/bias', 'dense_0/weight')
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
-
-
 def moving(tree: Any) -> Any:
     """The leaves that training moves, floating or complex; None in the place of the others, which are constants."""
     return jax.tree.map(lambda leaf: leaf if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) else None, tree)

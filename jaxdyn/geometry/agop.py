@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdyn._tree import paths
 from jaxdyn._typing import Apply, Params
 from jaxdyn.geometry.kernel.independence import check
 from jaxdyn.geometry.kernel.program import Equation, Program, apply_equation, execute, statics, trace
 from jaxdyn.geometry.kernel.uses import PRODUCTS, Use, find
+from jaxdyn.geometry.operators import paths
 
 Layer = str | Sequence[Any]
 """The path of a parameter leaf, `"dense_1/weight"` or `("dense_1", "weight")`."""

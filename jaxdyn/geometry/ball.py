@@ -140,14 +140,11 @@ def _add(params: Any, step: Any, factor: Any) -> Any:
     return jax.tree.map(lambda w, s: w + jnp.asarray(factor, w.dtype) * s, params, step)
 
 
-def is_negative(radius: Any) -> bool:
-    """Whether a radius is negative; a traced one is not looked at."""
-    try:
-        return bool(radius < 0)
-    except jax.errors.ConcretizationTypeError:
-        return False
-
-
 def _check(radius: Any) -> None:
-    if is_negative(radius):
+    """Refuse a negative radius; a traced one is not looked at."""
+    try:
+        is_negative = bool(radius < 0)
+    except jax.errors.ConcretizationTypeError:
+        return
+    if is_negative:
         raise ValueError(f"`radius` must not be negative, but is {radius}.")

@@ -19,7 +19,6 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdyn import _jaxpr, _tree
 from jaxdyn._typing import Apply, Key, Loss, Params
 from jaxdyn.geometry import operators, spectrum
-from jaxdyn.geometry.ball import is_negative
 from jaxdyn.geometry.kernel.independence import check
 from jaxdyn.geometry.lanczos import over, unit
 from jaxdyn.geometry.operators import Only
@@ -97,16 +96,8 @@ def function_hessian_spectra(
 ) -> HessianNorms:
     """`function_hessian_norm` with residuals, flags and counts, and values also where they did not converge.
 
-    Args:
-        apply: the function.
-        params: where.
-        x: inputs [n, *d].
-        key: random key.
-        guess: `vectors` of an earlier, similar call to start from, or zeros, which count as absent.
-        only: as there.
-        tolerance: as there.
-        max_matvecs: as there.
-        batch_size: as there.
+    Arguments are those of `function_hessian_norm`, and `guess`: the `vectors` [n, k, p] of an earlier, similar call to start from, or
+    zeros, which count as absent.
 
     Example:
         >>> found = function_hessian_spectra(lambda w, x: x * w**2, jnp.array(1.0), jnp.ones((2, 1)), key=jax.random.key(0))
@@ -192,7 +183,7 @@ def function_hessian_supremum(
         >>> round(float(found.anchor[0, 0]), 3), round(float(found.lower_bound[0, 0]), 3)
         (6.0, 12.0)
     """
-    if steps < 1 or num_directions < 1 or is_negative(radius):
+    if steps < 1 or num_directions < 1 or _is_negative(radius):
         raise ValueError(
             f"`radius` must not be negative and `steps` and `num_directions` at least 1, but are {radius}, {steps} and "
             f"{num_directions}."
@@ -313,3 +304,11 @@ def _batch(batch_size: int) -> int | None:
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, but is {batch_size}.")
     return batch_size if batch_size > 1 else None
+
+
+def _is_negative(radius: Any) -> bool:
+    """Whether a concrete radius is negative; a traced one is not looked at."""
+    try:
+        return bool(radius < 0)
+    except jax.errors.ConcretizationTypeError:
+        return False

@@ -24,10 +24,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdyn import _jaxpr, _tree
-from jaxdyn._tree import paths
 from jaxdyn._typing import Apply, Expansion, Params
 from jaxdyn.geometry.kernel.independence import check
-from jaxdyn.geometry.operators import Only, is_selected
+from jaxdyn.geometry.operators import Only, is_selected, paths
 
 Block = Only | Sequence[Only]
 """Which leaves make a block: a path, the beginning of one, a predicate on paths, or several of these."""

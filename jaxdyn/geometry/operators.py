@@ -35,7 +35,6 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxdyn import _jaxpr, _tree
-from jaxdyn._tree import paths
 from jaxdyn._typing import Apply, Loss, Params
 from jaxdyn.geometry.kernel.independence import check
 
@@ -210,6 +209,17 @@ def function_hessian(
     params, x = _tree.single((params, x))
     flat, rebuild, unravel = selected(params, only)
     return _hessian(lambda w: apply(rebuild(w), x[None])[0, output], flat, unravel)
+
+
+def paths(params: Params) -> tuple[str, ...]:
+    """The paths of the leaves, such as `"dense_1/weight"`, in the order of the flat vector.
+
+    Example:
+        >>> paths({"dense_0": {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}})
+        ('dense_0/bias', 'dense_0/weight')
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
 
 
 def _hessian(function: Callable[[Any], Any], flat: Any, unravel: Callable[[Any], Any]) -> Operator:

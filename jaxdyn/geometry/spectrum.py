@@ -240,16 +240,12 @@ def density(
         return Density(*jax.lax.map(probe, jax.random.split(key, num_probes)))
 
 
-def _dtype(matvec: Any, guess: Any, dtype: Any) -> Any:
-    dtype = dtype or getattr(matvec, "dtype", None)
-    if dtype is None and guess is not None:
-        return jnp.result_type(guess.vectors if isinstance(guess, Spectrum) else guess)
-    return jnp.dtype(dtype or jnp.result_type(float))
-
-
 def _raised(matvec: Any, guess: Any, dtype: Any) -> tuple[Callable[[Any], Any], Any, float]:
     """The product on vectors of single precision at least, their dtype, and its error relative to the spectral norm."""
-    given = _dtype(matvec, guess, dtype)
+    given = dtype or getattr(matvec, "dtype", None)
+    if given is None:
+        given = jnp.result_type(float if guess is None else guess.vectors if isinstance(guess, Spectrum) else guess)
+    given = jnp.dtype(given)
     raised = jnp.promote_types(given, jnp.float32)
     product = matvec if raised == given else lambda v: matvec(v.astype(given)).astype(raised)
     return product, raised, _ROUNDINGS * float(jnp.finfo(given).eps)

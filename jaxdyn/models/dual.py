@@ -33,13 +33,7 @@ _ROWS = 64  # rows of the kernel that are summed at a time, so that they stay in
 def dense_kernel(
     *, activation: Callable[[Any], Any], num_hidden: int, bias: float, gain: Any
 ) -> Callable[..., Kernels]:
-    """The kernels of a fully connected network in NTK scaling, z = W h/√fan_in + β b, with a linear output.
-
-    Args:
-        activation: elementwise σ, smooth.
-        num_hidden: number of hidden layers.
-        bias: β.
-        gain: g; h = g σ(z).
+    """The kernels that `_neural_tangents.dense_kernel` describes, for a smooth activation.
 
     Returns:
         `(x1: [n1, d], x2: [n2, d], tolerance=1e-8) -> Kernels(nngp, ntk)`, [n1, n2] each, in the default float type. Not traceable: the

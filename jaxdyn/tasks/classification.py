@@ -115,18 +115,8 @@ def from_labels(
 ) -> Task:
     """`classification` of examples that are read once they are chosen.
 
-    Args:
-        read: the examples [n, *d] of places [n] in `labels`.
-        labels: the class of each, [N], a NumPy array of integers or strings.
-        classes: as in `classification`, like all that follows.
-        n: training examples.
-        n_test: test examples.
-        key: shuffles the data before the choice.
-        read_test: the examples of places in `labels_test`, where there are separate test data.
-        labels_test: the class of each of them, [N'].
-        coding: code of the classes.
-        normalise: scale of the inputs.
-        shape: shape of one input of the task.
+    `read` gives the examples [n, *d] of places [n] in `labels`, and `read_test` those of places in `labels_test`, where there are
+    separate test data. Labels are NumPy arrays of integers or strings; all else is as in `classification`.
     """
     classes = list(classes)
     if len(classes) < 2 or len(set(classes)) != len(classes):

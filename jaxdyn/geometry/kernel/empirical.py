@@ -21,7 +21,6 @@ References:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +28,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jaxdyn._tree import paths
 from jaxdyn._typing import Apply, Params
 from jaxdyn.geometry.kernel.contraction import contract
 from jaxdyn.geometry.kernel.gradients import gradients
@@ -129,7 +127,8 @@ def ntk_plan(apply: Apply, params: Params, x1: Any, x2: Any = None, *, memory: i
         [('b', 'gradient', '1 add'), ('w', 'outer', '1 dot_general')]
     """
     program, routes, stream = _prepare(apply, params, x1, x2, memory, is_whole=False)
-    names = paths(params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     entries = tuple(
         LeafRoute(
             _name(program, route.root, names),
@@ -245,7 +244,7 @@ def _validate(x1: Any, x2: Any, memory: int | None) -> None:
         raise ValueError(f"`memory` is a positive number of bytes (or None for 1 GiB), but is {memory}.")
 
 
-def _name(program: Program, root: int, names: Sequence[str]) -> str:
+def _name(program: Program, root: int, names: list[str]) -> str:
     """The path of a leaf, with the box of a piece."""
     if root < program.num_leaves:
         return names[root]
