@@ -135,8 +135,8 @@ def timetable(records: Sequence[Record], steps: int) -> Timetable:
         np.where(np.isin(start, one), np.cumsum(np.isin(start, one)) - 1, -1).astype(np.int32) for one in times
     )
     capacity = tuple(None if (slot >= 0).all() else int(slot.max()) + 1 for slot in slots)
-    is_unit = bool((stop - start).max(initial=0) <= 1) and start[-1] == steps
-    return Timetable(stop, slots, capacity, bool(is_unit))
+    is_unit = bool((stop - start).max(initial=0) <= 1 and start[-1] == steps)
+    return Timetable(stop, slots, capacity, is_unit)
 
 
 def pieces(whole: Timetable, num_legs: int) -> list[Timetable]:

@@ -196,7 +196,8 @@ def _pools(labels: Any, classes: list[int | str], generator: np.random.Generator
     known = np.unique(labels).tolist()
     unknown = [label for label in classes if label not in known]
     if unknown:
-        raise ValueError(f"`classes` contains {unknown}, but the data have {_abridged(known)}.")
+        shown = ", ".join(map(str, known[:20])) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+        raise ValueError(f"`classes` contains {unknown}, but the data have classes {shown}.")
     return [order[labels[order] == label] for label in classes]
 
 
@@ -234,11 +235,6 @@ def _chosen(pools: list[Any], num: int | None, classes: list[int | str], *, name
 def _available(pools: list[Any], classes: list[int | str]) -> str:
     each = ", ".join(f"{len(pool)} of class {label}" for pool, label in zip(pools, classes, strict=True))
     return f"{sum(map(len, pools))} examples ({each})"
-
-
-def _abridged(values: list[Any]) -> str:
-    shown = ", ".join(map(str, values[:20]))
-    return f"classes {shown}" + (f" and {len(values) - 20} more" if len(values) > 20 else "")
 
 
 def _scaled(x: Any, x_test: Any, normalise: str, shape: Sequence[int] | None) -> tuple[Any, Any]:
