@@ -73,7 +73,7 @@ def step(run: Callable[[Any], Training], values: Any) -> Step:
 
 
 def observation(run: Callable[[Any], Training], values: Any) -> list[tuple[float, float]]:
-    """Likewise what each record costs one member once: `(flops, bytes)`. Of the arguments, shapes are enough."""
+    """Count what each record of the training that `run` returns costs one member once: `(flops, bytes)`. Nothing is computed."""
     found: list[Any] = []
 
     def look(values: Any) -> None:
