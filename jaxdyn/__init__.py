@@ -39,19 +39,6 @@ _HOMES = {
     "jaxdyn.tasks": "Task full_batch minibatch",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
-_NAMESPACES = [
-    "analysis",
-    "dynamics",
-    "ensemble",
-    "experiments",
-    "geometry",
-    "losses",
-    "models",
-    "probes",
-    "results",
-    "tasks",
-    "theory",
-]
 
 __all__ = [
     "Model",
@@ -88,12 +75,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMESPACES:
-        return importlib.import_module(f"jaxdyn.{name}")
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
         globals()[name] = value
         return value
+    if name in __all__:  # the namespaces
+        return importlib.import_module(f"jaxdyn.{name}")
     raise AttributeError(f"module 'jaxdyn' has no attribute {name!r}")
 
 

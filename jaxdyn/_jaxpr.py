@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from jax.extend import core
 
 
@@ -43,18 +44,38 @@ def bind(eqn: Any, inputs: Sequence[Any], params: dict[str, Any] | None = None) 
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
+def scan_parts(eqn: Any) -> tuple[int, int]:
+    """How many constants and how many carried values lead the operands of a scan; the rest has one axis more than in the body."""
+    body = opened(eqn.params["jaxpr"])
+    num_xs = sum(v.aval.ndim != w.aval.ndim for v, w in zip(eqn.invars, body.invars, strict=True))
+    num_ys = sum(v.aval.ndim != w.aval.ndim for v, w in zip(eqn.outvars, body.outvars, strict=True))
+    num_carry = len(eqn.outvars) - num_ys
+    return len(eqn.invars) - num_xs - num_carry, num_carry
+
+
+def hashed(params: dict[str, Any]) -> Any:
+    """The parameters of an equation as a key; None where they cannot be hashed."""
+    key = tuple(sorted(params.items(), key=lambda item: item[0]))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def scalar(value: Any) -> Any:
+    """What equal scalars have in common, type and dtype included; None for what is no scalar."""
+    if isinstance(value, (bool, int, float, complex, np.generic, np.ndarray)) and np.ndim(value) == 0:
+        number = np.asarray(value)
+        return type(value).__name__, str(number.dtype), number.tobytes()
+    return None
+
+
 Rule = Callable[[Any, list[Any]], Sequence[Any]]
 
 
 def execute(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rule: Rule = bind) -> list[Any]:
-    """The results of a jaxpr.
-
-    Args:
-        jaxpr: an open jaxpr.
-        consts: values of its constants.
-        args: values of its arguments.
-        rule: `(equation, operands) -> results`.
-    """
+    """The results of an open jaxpr, each equation executed by a rule `(equation, operands) -> results`."""
     values = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
     return evaluate(jaxpr.eqns, values, jaxpr.outvars, rule)
 

@@ -58,14 +58,11 @@ _SETTINGS = ("JAX_PLATFORMS", "XLA_FLAGS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS
 
 
 def examine(cache: str) -> Findings:
-    """Look at the machine and at JAX on it, and time three small things.
-
-    Args:
-        cache: folder of the persistent compilation cache.
-    """
+    """Look at the machine, at JAX on it and its folder of compiled programmes, and time three small things."""
     import jax
     import jax.numpy as jnp
 
+    from jaxdyn.ensemble.compiling.placement import num_cores
     from jaxdyn.results.provenance import versions
 
     matrix = jax.random.normal(jax.random.key(0), (1024, 1024))
@@ -90,7 +87,7 @@ def examine(cache: str) -> Findings:
         devices=[device.device_kind for device in jax.devices()],
         backend=jax.default_backend(),
         is_gpu_present=Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists(),
-        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        num_cores=num_cores(),
         settings={name: os.environ[name] for name in _SETTINGS if name in os.environ},
         cache=(cache, len(files), sum(file.stat().st_size for file in files), _is_writable(folder)),
         matmul_rate=2 * 1024**3 / _seconds(lambda: product(matrix)),
@@ -100,11 +97,7 @@ def examine(cache: str) -> Findings:
 
 
 def advise(found: Findings) -> list[str]:
-    """What is slow or wrong about a set-up, each with its remedy; empty when nothing is.
-
-    Args:
-        found: what `examine` returned.
-    """
+    """What is slow or wrong about what `examine` found, each with its remedy; empty when nothing is."""
     advice = []
     if found.is_gpu_present and found.backend == "cpu":
         advice.append(

@@ -289,10 +289,7 @@ def _provenance(run: Run) -> Html:
         config = json.loads(attrs.get("config", "{}"))
     except ValueError:
         config = {"config": attrs["config"]}
-    facts["configuration"] = "; ".join(f"{key} = {_value(value)}" for key, value in config.items()) or "?"
+    words = {key: ", ".join(map(str, one)) if isinstance(one, list) else str(one) for key, one in config.items()}
+    facts["configuration"] = "; ".join(f"{key} = {value}" for key, value in words.items()) or "?"
     pairs = [part for key, value in facts.items() for part in (element("dt", key), element("dd", value))]
     return element("dl", *pairs, class_="provenance")
-
-
-def _value(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

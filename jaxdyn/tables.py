@@ -27,12 +27,7 @@ def print_run(experiment: Any, dataset: Any, verdicts: Sequence[Verdict]) -> Non
 
 
 def print_statuses(title: str, statuses: Sequence[Status]) -> None:
-    """Print where the claims of an experiment stand: a row a claim, its cases beside one another.
-
-    Args:
-        title: above the table.
-        statuses: as `catalogue.status` gives them.
-    """
+    """Print where claims stand, as `catalogue.status` tells: a row a claim, its cases beside one another."""
     runs = sorted({f"{one.record.preset} {one.record.date[:10]}".strip() for one in statuses if one.record} - {""})
     table = _table(
         " · ".join([title, *runs]), "claim", "statement (source); criterion", "case, estimate [95 % interval], verdict"

@@ -87,10 +87,8 @@ def _places(graph: Any) -> np.ndarray:
     """X is the layer, y spreads a layer around the middle, taller for more vertices, [v, 2]."""
     sizes = np.asarray(graph.sizes)
     height = np.sqrt(sizes / sizes.max())
-    rank = np.empty(graph.num_vertices)
-    rank[graph.order] = np.concatenate([np.arange(size) for size in sizes])
     own = sizes[graph.layers]
-    y = np.where(own > 1, 0.5 - rank / np.maximum(own - 1, 1), 0.0) * height[graph.layers]
+    y = np.where(own > 1, 0.5 - graph.places / np.maximum(own - 1, 1), 0.0) * height[graph.layers]
     return np.stack([graph.layers.astype(float), y], axis=1)
 
 

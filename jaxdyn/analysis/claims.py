@@ -246,10 +246,8 @@ def _verdict(id: str, claim: Claim, found: Estimate) -> Verdict:
         raise ValueError(f"Claim {id}: the interval [{low}, {high}] is upside down.")
     lower, upper = claim.criterion.ends
     if any(map(math.isnan, (value, low, high))):
-        outcome, note = (
-            Outcome.INCONCLUSIVE,
-            "; ".join(filter(None, (note, "the estimate or its interval is not a number"))),
-        )
+        outcome = Outcome.INCONCLUSIVE
+        note = "; ".join(filter(None, (note, "the estimate or its interval is not a number")))
     elif lower <= low and high <= upper:
         outcome = Outcome.SUPPORTED
     elif high < lower or low > upper:

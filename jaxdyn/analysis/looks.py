@@ -175,9 +175,7 @@ class _Inside(NamedTuple):
         return _Inside(now, end * nodes, end * weights * np.sum(kernel * self.density, axis=1))
 
 
-@functools.cache
-def _legendre(num: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(num)
+_legendre = functools.cache(np.polynomial.legendre.leggauss)
 
 
 def _spending(name: str) -> Callable[[np.ndarray, float], np.ndarray]:

@@ -132,7 +132,7 @@ def evidence(
         ["undecided", "divergent", "dead", "catapult", "lazy"],
         "undecided",
     )
-    unit = _rates(lr, members) * float(c)
+    unit = _match(lr, members, "lr", np.nan) * float(c)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         risen = peak / start
     columns = {
@@ -244,17 +244,10 @@ def _ends(curvature: Any, dim: str, members: Any, stopped: np.ndarray) -> tuple[
     return first, last
 
 
-def _rates(lr: Any, members: Any) -> np.ndarray:
-    """Learning rates laid out like the members, NaN where there are none."""
-    if lr is None or not hasattr(lr, "dims"):
-        return np.full(members.shape, np.nan if lr is None else float(lr))
-    return _match(lr, members, "lr", np.nan)
-
-
 def _match(array: Any, members: Any, name: str, missing: float) -> np.ndarray:
-    """Values laid out like the members, `missing` where there is no array."""
-    if array is None:
-        return np.full(members.shape, missing)
+    """Values laid out like the members: of an array, a number for all, or `missing` where there is neither."""
+    if not hasattr(array, "dims"):
+        return np.full(members.shape, missing if array is None else float(array))
     if set(array.dims) - set(members.dims):
         raise ValueError(
             f"`{name}` has the dimensions {tuple(array.dims)}, but the members of the loss {members.dims}."

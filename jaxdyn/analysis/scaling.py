@@ -122,7 +122,8 @@ class PowerLaw:
         fitted = self.fitted
         what = f"{fitted.dim}s {fitted.low:g}–{fitted.high:g} ({fitted.num_points})"
         if not isinstance(self.exponent, float):
-            return f"exponents {_span(self.exponent)} over {', '.join(map(str, self.exponent.dims))}; {what}"
+            span = f"{float(self.exponent.min()):.2f} to {float(self.exponent.max()):.2f}".replace("-", "−")
+            return f"exponents {span} over {', '.join(map(str, self.exponent.dims))}; {what}"
         numbers = f"exponent {self.exponent:.2f} [{self.low:.2f}, {self.high:.2f}]".replace("-", "−")
         excluded = f", {fitted.num_excluded} excluded as not finite" if fitted.num_excluded else ""
         return f"{numbers}, {what}, {fitted.num_members} {fitted.over}s{excluded}"
@@ -325,7 +326,3 @@ def _check_positive(cells: Any, values: np.ndarray) -> None:
             f"A power law needs positive values, but {cells.name or 'the array'} is {values[tuple(bad[0])]:g} at "
             f"{where} ({len(bad)} such values). Select the records where it is positive."
         )
-
-
-def _span(array: Any) -> str:
-    return f"{float(array.min()):.2f} to {float(array.max()):.2f}".replace("-", "−")

@@ -206,7 +206,6 @@ class _Run:
     def __init__(self, training: Training, apply: Apply | None = None) -> None:
         self.training = training
         self.apply = training.expand(training.model.apply, training.params0) if apply is None else apply
-        self.optimizer = training.optimizer
         self.batch_key = batch_key(training.key)
 
     def on_fixed_data(self) -> "_Run":
@@ -294,9 +293,8 @@ class _Run:
         moving = _tree.moving(state.params)  # integer leaves are constants
         value, grad = jax.value_and_grad(loss)(moving)
         more = {"value": value, "grad": grad, "value_fn": loss, "grad_fn": lambda params, *_: jax.grad(loss)(params)}
-        updates, opt_state = self.optimizer.update(
-            grad, state.opt_state, moving, **optimizers.accepted(self.optimizer.update, more)
-        )
+        update = training.optimizer.update
+        updates, opt_state = update(grad, state.opt_state, moving, **optimizers.accepted(update, more))
         diverged_at = self._diverged_at(state, value)
         is_live = (diverged_at < 0) & is_due
         # p + (-0) is p, bit for bit; to choose between old and new parameters would read and write them once more

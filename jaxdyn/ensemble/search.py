@@ -13,7 +13,6 @@ References:
 """
 
 import inspect
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +26,7 @@ from jaxdyn.dynamics import Training
 from jaxdyn.ensemble.compiling import hoist
 from jaxdyn.ensemble.compiling.blame import blaming
 from jaxdyn.ensemble.compiling.programme import call_run
-from jaxdyn.ensemble.deciding.axes import Axes, parse
+from jaxdyn.ensemble.deciding.axes import Axes, loop_indices, parse
 from jaxdyn.results.provenance import provenance
 
 if TYPE_CHECKING:
@@ -104,26 +103,25 @@ def maximal_learning_rate(
         raise ValueError("The search is mapped over `vmap=` axes, of which there is none; give at least the seed.")
     names = {*vmap, *(loop or {})}
     axes = parse(_without_rate(run, names), loop, vmap)
-    arguments, shape = axes.members([np.arange(len(axis)) for axis in axes.vmap])
-    blocks = []
-    for index in itertools.product(*(range(len(axis)) for axis in axes.loop)):
-        search = _searcher(run, axes.loop_values(index), arguments, rates, tolerance, final_below, dead_below)
-        blocks.append(search(int(np.prod(shape)), batch_size))
-    criteria = {
-        "grid": rates.tolist(), "tolerance": tolerance, "final_below": final_below, "dead_below": dead_below,
-    }  # fmt: skip
-    return _label(axes, blocks, {**criteria, **provenance()})
+    arguments, _ = axes.members([np.arange(len(axis)) for axis in axes.vmap])
+    criteria = {"tolerance": tolerance, "final_below": final_below, "dead_below": dead_below}
+    blocks = [
+        _search(run, axes.loop_values(index), arguments, rates, batch_size, **criteria) for index in loop_indices(axes)
+    ]
+    return _label(axes, blocks, {"grid": rates.tolist(), **criteria, **provenance()})
 
 
-def _searcher(
+def _search(
     run: Callable[..., Training],
     fixed: Mapping[str, Any],
     arguments: Mapping[str, Any],
     grid: np.ndarray,
+    batch_size: int | None,
+    *,
     tolerance: float | int,
     final_below: float | int,
     dead_below: float | int,
-) -> Callable[[int, int | None], dict[str, np.ndarray]]:
+) -> dict[str, np.ndarray]:
     """The search of one cell: traced once, whatever the members and rates; what `run` closes over are arguments."""
     leaves, structure = jax.tree.flatten({name: jax.tree.map(jnp.asarray, value) for name, value in arguments.items()})
     first = jax.tree.unflatten(structure, [leaf[0] for leaf in leaves])
@@ -157,24 +155,21 @@ def _searcher(
     closed = hoist.hoist(traced)
     flat_member, outputs = hoist.call(closed), jax.tree.structure(result)
 
-    def search(count: int, batch_size: int | None) -> dict[str, np.ndarray]:
-        def every(consts: Any, leaves: Any) -> Any:
-            return jax.lax.map(lambda own: flat_member(consts, own), leaves, batch_size=batch_size or count)
+    def every(consts: Any, leaves: Any) -> Any:
+        return jax.lax.map(lambda own: flat_member(consts, own), leaves, batch_size=batch_size or len(leaves[0]))
 
-        results = jax.jit(every)(list(closed.consts), leaves)
-        bracket, scale = jax.tree.unflatten(outputs, [np.asarray(result) for result in results])
-        return {
-            "relative_low": bracket.low,
-            "relative_high": bracket.high,
-            "low": bracket.low / scale,
-            "high": bracket.high / scale,
-            "curvature": scale,
-            "final_curvature": bracket.kept,
-            "failure": np.asarray(FAILURES)[bracket.failure],
-            "runs": bracket.runs,
-        }
-
-    return search
+    results = jax.jit(every)(list(closed.consts), leaves)
+    bracket, scale = jax.tree.unflatten(outputs, [np.asarray(result) for result in results])
+    return {
+        "relative_low": bracket.low,
+        "relative_high": bracket.high,
+        "low": bracket.low / scale,
+        "high": bracket.high / scale,
+        "curvature": scale,
+        "final_curvature": bracket.kept,
+        "failure": np.asarray(FAILURES)[bracket.failure],
+        "runs": bracket.runs,
+    }
 
 
 def _bisect(outcome: Callable[[Any], Any], grid: Any, tolerance: float | int) -> Any:

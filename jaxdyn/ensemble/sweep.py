@@ -129,8 +129,10 @@ def _lay_out(chosen: Plan, where: Any, told: stores.Told | None, stop: Stop | No
     blocks = {axis.name: length for axis, length in zip(axes.vmap, chosen.layout.block, strict=True)}
     blocks |= {axes.vmap[i].name: 1 for i in axes.widths}  # buckets of widths lie anywhere along their axis
     own = merged(axes, None if told is None else told.axes)
+    # of coordinates; text is as wide as it need be
+    kinds = {axis.name: None if axis.labels.dtype.kind == "U" else axis.labels.dtype for axis in axes.every}
     layout = template(
-        {axis.name: np.asarray(own[axis.name]["labels"], _kind(axis.labels)) for axis in axes.every},
+        {axis.name: np.asarray(own[axis.name]["labels"], kinds[axis.name]) for axis in axes.every},
         records,
         blocks=blocks,
         can_stop=stop is not None,
@@ -151,11 +153,6 @@ def _lay_out(chosen: Plan, where: Any, told: stores.Told | None, stop: Stop | No
         return stores.create_or_open(where, layout, fingerprint, {**described, **provenance(), **attrs})
     grown = {"layout": described["layout"], **({**described, **attrs} if is_all else {})}
     return stores.create_or_open(where, layout, fingerprint, grown)
-
-
-def _kind(labels: np.ndarray) -> Any:
-    """The type of a coordinate; of text as wide as it need be."""
-    return None if labels.dtype.kind == "U" else labels.dtype
 
 
 def _signature(cell: Cell) -> dict[str, Any]:

@@ -192,16 +192,12 @@ def _hours(needed: float, cost: float, done: int) -> float:
     return cost * max(needed - done, 0.0) / 3600 if math.isfinite(needed) else needed
 
 
-def _has_interval(one: Verdict) -> bool:
-    return one.low < one.high
-
-
 def _is_open(one: Verdict) -> bool:
     return one.verdict == "inconclusive"
 
 
 def _is_settled(one: Verdict) -> bool:
-    return not _is_open(one) and _has_interval(one)
+    return not _is_open(one) and one.low < one.high  # an exact number is judged anew at every look
 
 
 def _noted(one: Verdict, planned: Plan, number: int) -> Verdict:

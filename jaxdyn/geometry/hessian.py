@@ -96,16 +96,8 @@ def function_hessian_spectra(
 ) -> HessianNorms:
     """`function_hessian_norm` with residuals, flags and counts, and values also where they did not converge.
 
-    Args:
-        apply: the function.
-        params: where.
-        x: inputs [n, *d].
-        key: random key.
-        guess: `vectors` of an earlier, similar call to start from, or zeros, which count as absent.
-        only: as there.
-        tolerance: as there.
-        max_matvecs: as there.
-        batch_size: as there.
+    Arguments are those of `function_hessian_norm`, and `guess`: the `vectors` [n, k, p] of an earlier, similar call to start from, or
+    zeros, which count as absent.
 
     Example:
         >>> found = function_hessian_spectra(lambda w, x: x * w**2, jnp.array(1.0), jnp.ones((2, 1)), key=jax.random.key(0))

@@ -101,10 +101,7 @@ class _Basis(NamedTuple):
 
 
 def lanczos(
-    products: Callable[[Any], Any],
-    rank: Callable[[Any], Any],
-    start: Float[Array, "block dim"],
-    setting: Setting,
+    products: Callable[[Any], Any], rank: Callable[[Any], Any], start: Float[Array, "block dim"], setting: Setting
 ) -> Ritz:
     """Search the eigenpairs whose values `rank` puts first.
 

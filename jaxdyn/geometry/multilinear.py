@@ -50,7 +50,6 @@ def split(direction: Params, blocks: Sequence[Block]) -> tuple[Params, ...]:
         >>> first["u"].tolist(), first["v"].tolist()
         ([1.0, 1.0], [0.0])
     """
-    leaves, structure = jax.tree.flatten(direction)
     names = paths(direction)
     owners = [[b for b, block in enumerate(blocks) if _is_in(name, block)] for name in names]
     for name, owner in zip(names, owners, strict=True):
@@ -62,13 +61,7 @@ def split(direction: Params, blocks: Sequence[Block]) -> tuple[Params, ...]:
     for b, block in enumerate(blocks):
         if [b] not in owners:
             raise ValueError(f"Block {b}, {block!r}, holds no parameter; the leaves are {', '.join(names)}.")
-    return tuple(
-        jax.tree.unflatten(
-            structure,
-            [leaf if owner == [b] else jnp.zeros_like(leaf) for leaf, owner in zip(leaves, owners, strict=True)],
-        )
-        for b in range(len(blocks))
-    )
+    return tuple(_part(direction, [owner == [b] for owner in owners]) for b in range(len(blocks)))
 
 
 def mixed_difference(
@@ -135,14 +128,10 @@ def block_remainder(
     """
     check(apply, params, x)
     names = paths(direction)
-    if not any(_is_in(name, only) for name in names):
+    is_inside = [_is_in(name, only) for name in names]
+    if not any(is_inside):
         raise ValueError(f"`only={only!r}` selects no parameter; the leaves are {', '.join(names)}.")
-    leaves, structure = jax.tree.flatten(direction)
-    part = jax.tree.unflatten(
-        structure,
-        [leaf if _is_in(name, only) else jnp.zeros_like(leaf) for name, leaf in zip(names, leaves, strict=True)],
-    )
-    moved, step = _tree.moving(params), _tree.moving(part)
+    moved, step = _tree.moving(params), _tree.moving(_part(direction, is_inside))
 
     def function(w: Any) -> Any:
         return apply(_tree.completed(w, params), x)
@@ -190,6 +179,13 @@ def multilinear(blocks: Sequence[Block]) -> Expansion:
         return expanded
 
     return expand
+
+
+def _part(direction: Any, is_inside: Sequence[bool]) -> Any:
+    """The leaves that are inside, zeros in the place of the others."""
+    leaves, structure = jax.tree.flatten(direction)
+    parts = [leaf if inside else jnp.zeros_like(leaf) for leaf, inside in zip(leaves, is_inside, strict=True)]
+    return jax.tree.unflatten(structure, parts)
 
 
 def _is_in(name: str, block: Block) -> bool:

@@ -181,12 +181,7 @@ def loss_hessian(
 
 
 def function_hessian(
-    apply: Apply,
-    params: Params,
-    x: Float[Array, "*d"],
-    *,
-    output: int | Int[Array, ""] = 0,
-    only: Only | None = None,
+    apply: Apply, params: Params, x: Float[Array, "*d"], *, output: int | Int[Array, ""] = 0, only: Only | None = None
 ) -> Operator:
     """The Hessian H_{f_a}(w; x) of one output at one example, on R^p; indefinite.
 
@@ -223,10 +218,8 @@ def paths(params: Params) -> tuple[str, ...]:
         >>> paths({"dense_0": {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}})
         ('dense_0/bias', 'dense_0/weight')
     """
-    return tuple(
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    )
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
 
 
 def _hessian(function: Callable[[Any], Any], flat: Any, unravel: Callable[[Any], Any]) -> Operator:

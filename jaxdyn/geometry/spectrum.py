@@ -190,13 +190,7 @@ class Density(NamedTuple):
 
 
 def density(
-    matvec: Callable[[Any], Any],
-    *,
-    dim: int,
-    num_matvecs: int,
-    num_probes: int,
-    key: Key,
-    dtype: Any = None,
+    matvec: Callable[[Any], Any], *, dim: int, num_matvecs: int, num_probes: int, key: Key, dtype: Any = None
 ) -> Density:
     """The spectral density, by stochastic Lanczos quadrature with full reorthogonalisation (matfree).
 
@@ -230,9 +224,8 @@ def density(
     krylov = decomp.hessenberg(num_matvecs, reortho="full", custom_vjp=False)
 
     def probe(probe_key: Any) -> tuple[Any, Any]:
-        projected = krylov(
-            lambda v: over(product(v), size), jax.random.rademacher(probe_key, (dim,), dtype)
-        ).J_small  # [m, m]
+        start = jax.random.rademacher(probe_key, (dim,), dtype)
+        projected = krylov(lambda v: over(product(v), size), start).J_small  # [m, m]
         diagonal, below = jnp.diagonal(projected), jnp.diagonal(projected, -1)
         # Past a breakdown (β at rounding level: an invariant subspace) the vectors are noise; what came before is exact.
         scale = jax.lax.cummax(jnp.abs(diagonal))[:-1]
@@ -247,16 +240,12 @@ def density(
         return Density(*jax.lax.map(probe, jax.random.split(key, num_probes)))
 
 
-def _dtype(matvec: Any, guess: Any, dtype: Any) -> Any:
-    dtype = dtype or getattr(matvec, "dtype", None)
-    if dtype is None and guess is not None:
-        return jnp.result_type(guess.vectors if isinstance(guess, Spectrum) else guess)
-    return jnp.dtype(dtype or jnp.result_type(float))
-
-
 def _raised(matvec: Any, guess: Any, dtype: Any) -> tuple[Callable[[Any], Any], Any, float]:
     """The product on vectors of single precision at least, their dtype, and its error relative to the spectral norm."""
-    given = _dtype(matvec, guess, dtype)
+    given = dtype or getattr(matvec, "dtype", None)
+    if given is None:
+        given = jnp.result_type(float if guess is None else guess.vectors if isinstance(guess, Spectrum) else guess)
+    given = jnp.dtype(given)
     raised = jnp.promote_types(given, jnp.float32)
     product = matvec if raised == given else lambda v: matvec(v.astype(given)).astype(raised)
     return product, raised, _ROUNDINGS * float(jnp.finfo(given).eps)

@@ -225,11 +225,7 @@ def project_onto(vectors: Float[Array, "nk num"], residual: Float[Array, "n k"])
 
 
 def subspace_loss(
-    kernel: Float[Array, "..."],
-    residual: Float[Array, "n k"],
-    num: int,
-    *,
-    loss: losses.Quadratic = losses.mse,
+    kernel: Float[Array, "..."], residual: Float[Array, "n k"], num: int, *, loss: losses.Quadratic = losses.mse
 ) -> Parts:
     """The loss in the top eigenspace and in the rest, (c/2) ‖P (f − y)‖²; they sum to the loss.
 

@@ -1,16 +1,7 @@
 """Finite networks as `Model(init, apply, kernel)`."""
 
 from jaxdyn.models import graphs
-from jaxdyn.models.assembly import (
-    assembly,
-    distinct,
-    dominated,
-    equal,
-    frozen,
-    gaussian,
-    shared,
-    signs,
-)
+from jaxdyn.models.assembly import assembly, distinct, dominated, equal, frozen, gaussian, shared, signs
 from jaxdyn.models.base import Kernels, Model
 from jaxdyn.models.block_dag import block_dag
 from jaxdyn.models.conv import conv, convolve, flatten, global_average
@@ -19,14 +10,7 @@ from jaxdyn.models.flax import from_linen, from_nnx
 from jaxdyn.models.gain import unit_gain
 from jaxdyn.models.mlp import identity, mlp
 from jaxdyn.models.scaling import maximal_update, ntk, standard
-from jaxdyn.models.solvable import (
-    frozen_gates,
-    frozen_gates_on,
-    general_quadratic,
-    pure_quadratic,
-    two_layer_relu,
-    uv,
-)
+from jaxdyn.models.solvable import frozen_gates, frozen_gates_on, general_quadratic, pure_quadratic, two_layer_relu, uv
 from jaxdyn.models.taylor import exact, linear, quadratic, taylor
 from jaxdyn.models.vision import group_norm, layer_norm, vit, wide_resnet
 from jaxdyn.models.width import Width, widths

@@ -39,13 +39,13 @@ def block_kernel(
     gain: Any,
     tolerance: float,
 ) -> Kernels:
-    """The kernels of one output of the last block.
+    """The kernels of one output of the last block; parents stand first.
 
     Args:
-        blocks: `Block`s, parents first.
+        blocks: `Block`s.
         shares: of each block, how much of its in-degree each parent is; they sum to 1.
         x1: columns of each input block, [n1, n_p].
-        x2: the same for the second inputs.
+        x2: likewise, [n2, n_p].
         gain: g; h = g σ(z) in hidden blocks.
         tolerance: of the series.
 

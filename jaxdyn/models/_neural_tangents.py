@@ -46,35 +46,36 @@ def stax() -> Any:
     return neural_tangents().stax
 
 
-def dense_kernel(*, activation: Any, num_hidden: int, bias: float, gain: Any) -> Callable[..., Kernels]:
+def dense_kernel(
+    x1: Any, x2: Any = None, tolerance: float = 1e-8, *, activation: Any, num_hidden: int, bias: float, gain: Any
+) -> Kernels:
     """The infinite-width kernels of a fully connected network in NTK scaling, z = W h/√fan_in + β b, with a linear output.
 
     Args:
+        x1: inputs [n1, *d], which are flattened.
+        x2: inputs [n2, *d]; x1 when None.
+        tolerance: of the series of an activation without a closed form.
         activation: elementwise σ, as handed to `models.mlp`.
         num_hidden: number of hidden layers.
         bias: β.
         gain: g; h = g σ(z).
 
     Returns:
-        `(x1, x2=None, *, tolerance=1e-8) -> Kernels(nngp, ntk)`, [n1, n2] each, of one output. Inputs [n, *d] are flattened.
+        The kernels [n1, n2] of one output.
 
     Raises:
-        ValueError: (from the kernel) where the series of an activation does not settle; the input variance is named.
+        ValueError: where the series of an activation does not settle; the input variance is named.
     """
-
-    def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
-        a = jnp.asarray(x1).reshape(len(x1), -1)
-        b = a if x2 is None else jnp.asarray(x2).reshape(len(x2), -1)
-        if a.shape[1] != b.shape[1]:
-            raise ValueError(f"The inputs have dimensions {a.shape[1]} and {b.shape[1]}; a kernel compares equal ones.")
-        layer = closed_form(activation)
-        if layer is None and num_hidden > 0:
-            infinite = dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias, gain=gain)
-            return infinite(a, b, tolerance)
-        first, other = (functools.partial(stax().Dense, 1, **_scale(bias, g)) for g in (1.0, gain))
-        return _evaluate([first, *[layer, other] * num_hidden], a, b)
-
-    return kernel
+    a = jnp.asarray(x1).reshape(len(x1), -1)
+    b = a if x2 is None else jnp.asarray(x2).reshape(len(x2), -1)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"The inputs have dimensions {a.shape[1]} and {b.shape[1]}; a kernel compares equal ones.")
+    layer = closed_form(activation)
+    if layer is None and num_hidden > 0:
+        infinite = dual.dense_kernel(activation=activation, num_hidden=num_hidden, bias=bias, gain=gain)
+        return infinite(a, b, tolerance)
+    first, other = (functools.partial(stax().Dense, 1, **_scale(bias, g)) for g in (1.0, gain))
+    return _evaluate([first, *[layer, other] * num_hidden], a, b)
 
 
 def _scale(bias: float, gain: Any) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def _evaluate(blocks: Sequence[Any], x1: Any, x2: Any) -> Kernels:
 
 
 def convolution_kernel(
+    x1: Any,
+    x2: Any = None,
     *,
     activation: Any,
     shape: tuple[int, ...],
@@ -99,12 +102,14 @@ def convolution_kernel(
     is_averaged: bool,
     bias: float,
     gain: Any,
-) -> Callable[..., Kernels]:
+) -> Kernels:
     """The infinite-width kernels of a convolutional network in NTK scaling with a linear readout.
 
     Args:
+        x1: inputs, flat or not.
+        x2: inputs; x1 when None.
         activation: elementwise σ with a closed form.
-        shape: (h, w, c) of one input; inputs may be flat.
+        shape: (h, w, c) of one input.
         num_hidden: number of convolutions.
         filter_size: s.
         is_averaged: global average pooling before the readout; else every position has weights of its own.
@@ -114,26 +119,22 @@ def convolution_kernel(
     Raises:
         ValueError: for an activation without a closed form.
     """
-
-    def kernel(x1: Any, x2: Any = None) -> Kernels:
-        layer = closed_form(activation)
-        if layer is None:
-            raise ValueError(
-                f"The kernel of a convolutional network is known for activations with a closed form (relu, erf, exact gelu, sin, "
-                f"cos, abs, …), but not for {activation!r}. Use `geometry.ntk(model.apply, params, x)` at large width."
-            )
-        layers = stax()
-        first, other = (
-            functools.partial(layers.Conv, 1, (filter_size, filter_size), padding="SAME", **_scale(bias, g))
-            for g in (1.0, gain)
+    layer = closed_form(activation)
+    if layer is None:
+        raise ValueError(
+            f"The kernel of a convolutional network is known for activations with a closed form (relu, erf, exact gelu, sin, "
+            f"cos, abs, …), but not for {activation!r}. Use `geometry.ntk(model.apply, params, x)` at large width."
         )
-        pool = layers.GlobalAvgPool if is_averaged else layers.Flatten
-        a = jnp.asarray(x1).reshape(len(x1), *shape)
-        b = None if x2 is None else jnp.asarray(x2).reshape(len(x2), *shape)
-        readout = functools.partial(layers.Dense, 1, **_scale(bias, gain))
-        return _evaluate([first, layer, *[other, layer] * (num_hidden - 1), pool, readout], a, b)
-
-    return kernel
+    layers = stax()
+    first, other = (
+        functools.partial(layers.Conv, 1, (filter_size, filter_size), padding="SAME", **_scale(bias, g))
+        for g in (1.0, gain)
+    )
+    pool = layers.GlobalAvgPool if is_averaged else layers.Flatten
+    a = jnp.asarray(x1).reshape(len(x1), *shape)
+    b = None if x2 is None else jnp.asarray(x2).reshape(len(x2), *shape)
+    readout = functools.partial(layers.Dense, 1, **_scale(bias, gain))
+    return _evaluate([first, layer, *[other, layer] * (num_hidden - 1), pool, readout], a, b)
 
 
 def moments(activation: Any, nngp: Any, q1: Any, q2: Any) -> tuple[Any, Any, Any, Any]:
@@ -181,11 +182,7 @@ def closed_form(activation: Any) -> Callable[[], Any] | None:
 @contextmanager
 def _calm() -> Iterator[None]:
     """neural-tangents relies on rank promotion, and warns of what it cannot mend."""
-    with (
-        jax.numpy_rank_promotion("allow"),
-        jax.default_matmul_precision("highest"),
-        warnings.catch_warnings(),
-    ):
+    with jax.numpy_rank_promotion("allow"), jax.default_matmul_precision("highest"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

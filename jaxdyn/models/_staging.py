@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from jaxdyn._jaxpr import bind, evaluate, execute, inner, needed, opened, variables
+from jaxdyn._jaxpr import Rule, bind, evaluate, execute, hashed, inner, needed, opened, scalar, variables
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call"}
 _CHEAP = {"broadcast_in_dim", "iota"}  # computed where they are used: their results are larger than what they read
@@ -38,18 +38,10 @@ class Split:
 
 
 def merged(function: Callable[..., Sequence[Any]], *args: Any) -> Any:
-    """Trace a flat function, with equal equations made one, calls inlined, and what no result needs left out.
-
-    Args:
-        function: of arrays, returning a sequence of arrays.
-        args: arrays or shapes.
-
-    Returns:
-        A closed jaxpr.
-    """
+    """The closed jaxpr of a function of arrays, with equal equations made one, calls inlined, and what no result needs left out."""
     shapes = [jax.ShapeDtypeStruct(np.shape(arg), arg.dtype) for arg in args]
     first = jax.make_jaxpr(function)(*shapes)
-    again = jax.make_jaxpr(lambda *args: _Evaluation().run(first.jaxpr, first.consts, args))(*shapes)
+    again = jax.make_jaxpr(lambda *args: execute(first.jaxpr, first.consts, args, _once()))(*shapes)
     kept = needed(again.jaxpr, again.jaxpr.outvars)
     return core.ClosedJaxpr(again.jaxpr.replace(eqns=kept), again.consts)
 
@@ -60,14 +52,9 @@ def call(closed: Any, args: Sequence[Any]) -> list[Any]:
 
 
 def split(closed: Any, num_fixed: int) -> Split:
-    """Split a traced function between its first `num_fixed` arguments and the others.
+    """Split what `merged` returned between its first `num_fixed` arguments, known early, and the others.
 
-    Args:
-        closed: what `merged` returned.
-        num_fixed: how many arguments, from the first, are known early.
-
-    Returns:
-        The two parts. Results that see none of the other arguments are residuals too.
+    Results that see none of the others are residuals too.
     """
     jaxpr = closed.jaxpr
     seen = set(jaxpr.invars[num_fixed:])
@@ -109,43 +96,22 @@ def split(closed: Any, num_fixed: int) -> Split:
     return Split(known, later)
 
 
-class _Evaluation:
-    """Evaluates a jaxpr, remembering every equation: one that comes again, with the same operands, is not made anew."""
+def _once() -> Rule:
+    """A rule that inlines calls and remembers every equation: one that comes again, with the same operands, is not made anew."""
+    made: dict[Any, list[Any]] = {}
+    alive: list[Any] = []  # identities are keys, so what they name must stay
 
-    def __init__(self) -> None:
-        self._made: dict[Any, list[Any]] = {}
-        self._alive: list[Any] = []  # identities are keys, so what they name must stay
+    def apply(eqn: Any, inputs: list[Any]) -> list[Any]:
+        if eqn.primitive.name in _CALLS:
+            (called,) = inner(eqn)
+            return execute(opened(called), getattr(called, "consts", ()), inputs, apply)
+        params = None if eqn.effects else hashed(eqn.params)
+        if params is None:
+            return bind(eqn, inputs)
+        alive.extend(inputs)
+        key = (eqn.primitive, params, tuple(scalar(value) or id(value) for value in inputs))
+        if key not in made:
+            made[key] = bind(eqn, inputs)
+        return made[key]
 
-    def run(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-        return execute(jaxpr, consts, args, self._apply)
-
-    def _apply(self, eqn: Any, inputs: list[Any]) -> list[Any]:
-        if eqn.primitive.name not in _CALLS:
-            return self._once(eqn, inputs)
-        (called,) = inner(eqn)
-        return self.run(opened(called), getattr(called, "consts", ()), inputs)
-
-    def _once(self, eqn: Any, inputs: list[Any]) -> list[Any]:
-        key = None if eqn.effects else (eqn.primitive, _hashable(eqn.params), tuple(map(self._identity, inputs)))
-        if key in self._made:
-            return self._made[key]
-        results = bind(eqn, inputs)
-        if key is not None and key[1] is not None:
-            self._made[key] = results
-        return results
-
-    def _identity(self, value: Any) -> Any:
-        if np.ndim(value) == 0 and isinstance(value, (np.generic, np.ndarray, bool, int, float, complex)):
-            return (type(value).__name__, str(np.asarray(value).dtype), np.asarray(value).tobytes())
-        self._alive.append(value)
-        return id(value)
-
-
-def _hashable(params: dict[str, Any]) -> Any:
-    """The parameters of an equation as a key, or None where they have none."""
-    try:
-        key = tuple(sorted(params.items(), key=lambda item: item[0]))
-        hash(key)
-    except TypeError:
-        return None
-    return key
+    return apply

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 from jaxdyn._typing import Params
 from jaxdyn.models.base import Model
 from jaxdyn.models.mlp import Activation, identity
-from jaxdyn.models.width import AnyWidth, Width, draw_bias, inverse_sqrt, mask, maximum
+from jaxdyn.models.width import AnyWidth, Width, draw_bias, inverse_sqrt, mask, masked, maximum
 
 Shares = Callable[[AnyWidth], Any]
 """A function `num -> [m]`: the constants s_i in front of the members."""
@@ -58,14 +58,10 @@ class Members(NamedTuple):
     total: Callable[[Model, Any, Any, Any], Any]
 
 
-def _draw_signs(key: Any, num: AnyWidth) -> Any:
-    return jnp.sign(draw_bias(key, num))
-
-
 gaussian: Weights = Weights(draw_bias)
 """v_i ~ N(0, 1), trained. max_i |v_i| grows like √(2 log m)."""
 
-signs: Weights = Weights(_draw_signs)
+signs: Weights = Weights(lambda key, num: jnp.sign(draw_bias(key, num)))
 """v_i = ±1 with equal chances, trained."""
 
 
@@ -174,10 +170,7 @@ def assembly(
 
     def apply(params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n k"]:
         weight = weights.use(params["weight"])
-        coefficients = weight * shares(num).astype(weight.dtype)
-        live = mask(num, weight.dtype)
-        if live is not None:
-            coefficients = coefficients * live
+        coefficients = masked(weight * shares(num).astype(weight.dtype), num)
         return output(members.total(sub, params["members"], x, coefficients))
 
     return Model(init, apply)

@@ -32,7 +32,7 @@ from jaxdyn.models.gain import check_gain, with_gain
 from jaxdyn.models.graphs.graph import graph
 from jaxdyn.models.mlp import Activation, check_kernel, identity
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
-from jaxdyn.models.width import AnyWidth, Width, active, draw, mask, maximum
+from jaxdyn.models.width import AnyWidth, Width, active, draw, masked, maximum
 
 
 def block_dag(
@@ -99,9 +99,7 @@ def block_dag(
             if block.name in plan.outputs:
                 values[block.name] = output(z)
                 continue
-            h = with_gain(block.activation, gain)(z)
-            live = mask(widths[block.name], h.dtype)
-            values[block.name] = h if live is None else h * live[None, :]
+            values[block.name] = masked(with_gain(block.activation, gain)(z), widths[block.name])
         outputs = [values[name] for name in plan.outputs]
         return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
 

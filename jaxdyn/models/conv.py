@@ -28,7 +28,7 @@ from jaxdyn.models.base import Kernels, Model
 from jaxdyn.models.gain import check_gain, with_gain
 from jaxdyn.models.mlp import Activation, check_kernel, identity
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
-from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, mask
+from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, masked
 
 _CACHE = 1_250_000  # bytes of slices that stay in a core's cache
 
@@ -127,18 +127,13 @@ def conv(
         return params
 
     def apply(params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n k"]:
-        if math.prod(x.shape[1:]) != math.prod(shape):
-            raise ValueError(f"This network takes inputs of shape {tuple(shape)}, but x has shape {tuple(x.shape)}.")
-        h = x.reshape(x.shape[0], *shape)
+        h = images(x, shape)
         for layer in range(len(channels)):
-            leaf, fan_out = params[f"conv_{layer}"], sizes[layer + 1]
+            leaf = params[f"conv_{layer}"]
             z = convolve(h, leaf["weight"]) * jnp.asarray(scale(layer).multiplier, h.dtype)
             if bias:
                 z = z + (leaf["bias"] * jnp.asarray(bias * bias_scale(layer).multiplier, h.dtype))[None, None, None, :]
-            h = hidden(z)
-            live = mask(fan_out, h.dtype)
-            if live is not None:
-                h = h * live[None, None, None, :]
+            h = masked(hidden(z), sizes[layer + 1])
         leaf = params["readout"]
         pooled = pool(h)
         z = (pooled.reshape(pooled.shape[0], -1) @ leaf["weight"]) * jnp.asarray(readout_scale.multiplier, h.dtype)
@@ -153,6 +148,8 @@ def conv(
         if pool not in (flatten, global_average):
             raise ValueError(f"Only `flatten` and `global_average` have a known kernel, but `pool` is {pool!r}.")
         return convolution_kernel(
+            x1,
+            x2,
             activation=activation,
             shape=tuple(shape),
             num_hidden=len(channels),
@@ -160,9 +157,16 @@ def conv(
             is_averaged=pool is global_average,
             bias=bias,
             gain=gain,
-        )(x1, x2)
+        )
 
     return Model(init, apply, kernel)
+
+
+def images(x: Any, shape: Sequence[int]) -> Any:
+    """Inputs as [n, h, w, c]."""
+    if math.prod(x.shape[1:]) != math.prod(shape):
+        raise ValueError(f"This network takes inputs of shape {tuple(shape)}, but x has shape {tuple(x.shape)}.")
+    return x.reshape(x.shape[0], *shape)
 
 
 def convolve(
@@ -186,9 +190,8 @@ def convolve(
 def _in_blocks(x: Any, weight: Any, stride: int = 1) -> Any:
     """A few examples at a time, as many as divide their number; their slices are made again for the gradient rather than kept."""
     num, *image = x.shape
-    matrix = weight.reshape(
-        -1, weight.shape[3]
-    ).T  # [m, s² c]: its gradient is then a product of two row-major matrices
+    # [m, s² c]: its gradient is then a product of two row-major matrices
+    matrix = weight.reshape(-1, weight.shape[3]).T
     most = max(1, _CACHE // (image[0] * image[1] * matrix.shape[1] * x.dtype.itemsize // stride**2 + 1))
     together = next(size for size in range(min(most, num), 0, -1) if num % size == 0) if num else 1
     if together in (1, num):

@@ -68,7 +68,7 @@ def dag(
     check_gain(gain)
     network = graph(edges, outputs=outputs) if outputs is not None or not isinstance(edges, Graph) else edges
     stages = _stages(network, _per_vertex(network, activation, gain))
-    layer_of, place_of = network.layers, _places(network)
+    layer_of, place_of = network.layers, network.places
     finals = _finals(network, place_of)
 
     def init(key: Any) -> Params:
@@ -82,11 +82,8 @@ def dag(
     def apply(params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n k"]:
         values = [_flat(x, len(network.inputs))]
         for number, stage in enumerate(stages, start=1):
-            h = (
-                jnp.concatenate([values[layer] for layer in stage.reads], axis=1)
-                if len(stage.reads) > 1
-                else values[stage.reads[0]]
-            )
+            read = [values[layer] for layer in stage.reads]
+            h = jnp.concatenate(read, axis=1) if len(read) > 1 else read[0]
             z = product(stage.wiring, params[f"layer_{number}"]["weight"], h)
             values.append(_activate(stage.activations, z * jnp.asarray(stage.scale, z.dtype)[None, :]))
         if len(finals) == 1 and finals[0].is_whole:
@@ -180,7 +177,7 @@ class _Final(NamedTuple):
 
 
 def _stages(network: Graph, activations: list[Activation]) -> list[_Stage]:
-    sizes, order, places = network.sizes, network.order, _places(network)
+    sizes, order, places = network.sizes, network.order, network.places
     bounds = np.concatenate([[0], np.cumsum(sizes)])
     edge_bounds = np.searchsorted(network.layers[network.targets], np.arange(len(sizes) + 1))
     stages = []
@@ -199,14 +196,6 @@ def _stages(network: Graph, activations: list[Activation]) -> list[_Stage]:
         groups = _groups([activations[vertex] for vertex in members])
         stages.append(_Stage(tuple(reads.tolist()), wiring, scale, groups, sources, targets))
     return stages
-
-
-def _places(network: Graph) -> np.ndarray:
-    """The place of each vertex within its layer, [v]."""
-    bounds = np.concatenate([[0], np.cumsum(network.sizes)])
-    places = np.empty(network.num_vertices, np.int64)
-    places[network.order] = np.arange(network.num_vertices) - bounds[network.layers[network.order]]
-    return places
 
 
 def _finals(network: Graph, places: np.ndarray) -> list[_Final]:

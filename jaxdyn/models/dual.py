@@ -33,13 +33,7 @@ _ROWS = 64  # rows of the kernel that are summed at a time, so that they stay in
 def dense_kernel(
     *, activation: Callable[[Any], Any], num_hidden: int, bias: float, gain: Any
 ) -> Callable[..., Kernels]:
-    """The kernels of a fully connected network in NTK scaling, z = W h/√fan_in + β b, with a linear output.
-
-    Args:
-        activation: elementwise σ, smooth.
-        num_hidden: number of hidden layers.
-        bias: β.
-        gain: g; h = g σ(z).
+    """The kernels that `_neural_tangents.dense_kernel` describes, for a smooth activation.
 
     Returns:
         `(x1: [n1, d], x2: [n2, d], tolerance=1e-8) -> Kernels(nngp, ntk)`, [n1, n2] each, in the default float type. Not traceable: the
@@ -51,10 +45,15 @@ def dense_kernel(
 
     def kernel(x1: Any, x2: Any, tolerance: float = 1e-8) -> Kernels:
         a, b = concrete(activation, x1), concrete(activation, x2)
+        inputs = np.concatenate([a, b])
+
+        def at(one: Any, other: Any, degree: int) -> tuple[Any, Any]:
+            return _recursion(activation, num_hidden, bias, gain, jnp.asarray(one), jnp.asarray(other), degree)
+
         with jax.enable_x64(True):
-            degree = _degree(activation, num_hidden, bias, gain, np.concatenate([a, b]), tolerance)
-            found = _recursion(activation, num_hidden, bias, gain, jnp.asarray(a), jnp.asarray(b), degree)
-            found = jax.device_get(found)
+            sample = inputs[demanding(inputs)]
+            degree = settled_degree(lambda degree: at(sample, sample, degree), [activation], inputs, tolerance)
+            found = jax.device_get(at(a, b, degree))
         return Kernels(*(jnp.asarray(part, float) for part in found))
 
     return kernel
@@ -130,17 +129,6 @@ def _series(a: Any, b: Any, correlation: Any) -> Any:
         return jax.lax.fori_loop(0, a.shape[1], term, jnp.zeros_like(rho))
 
     return jax.lax.map(block, (a, correlation), batch_size=_ROWS)
-
-
-def _degree(activation: Any, num_hidden: int, bias: float, gain: Any, inputs: np.ndarray, tolerance: float) -> int:
-    """The degree at which the kernel of the inputs of largest and smallest variance has settled."""
-    sample = jnp.asarray(inputs[demanding(inputs)])
-    return settled_degree(
-        lambda degree: _recursion(activation, num_hidden, bias, gain, sample, sample, degree),
-        [activation],
-        inputs,
-        tolerance,
-    )
 
 
 def demanding(inputs: np.ndarray) -> np.ndarray:

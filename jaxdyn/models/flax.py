@@ -99,7 +99,9 @@ def from_nnx(factory: Callable[..., Any]) -> Model:
         "parameters are trained: return `module.eval()`'s module from the factory (batch norm by its running averages, no "
         "dropout), or use group or layer normalisation."
     )
-    if others and any(map(_is_training, _modules(nnx.merge(graph, state, rest)))):
+    if others and any(
+        isinstance(one, nnx.Module) and _is_training(one) for _, one in nnx.iter_graph(nnx.merge(graph, state, rest))
+    ):
         raise ValueError(refusal)
     constants = _constants(lambda key: split(key)[2]) if others else rest
 
@@ -118,12 +120,6 @@ def from_nnx(factory: Callable[..., Any]) -> Model:
         return outputs
 
     return Model(init, apply)
-
-
-def _modules(module: Any) -> list[Any]:
-    from flax import nnx
-
-    return [one for _, one in nnx.iter_graph(module) if isinstance(one, nnx.Module)]
 
 
 def _is_training(module: Any) -> bool:

@@ -16,7 +16,7 @@ from jaxdyn._typing import Params
 from jaxdyn.models.base import Kernels, Model
 from jaxdyn.models.gain import check_gain, with_gain
 from jaxdyn.models.scaling import Position, Scale, Scaling, ntk
-from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, mask
+from jaxdyn.models.width import AnyWidth, Width, draw, draw_bias, masked
 
 Activation = Callable[[Any], Any]
 
@@ -97,18 +97,14 @@ def mlp(
                 z = z + (leaf["bias"] * jnp.asarray(bias * bias_scale(layer).multiplier, h.dtype))[None, :]
             if layer == num_layers - 1:
                 return output(z)
-            h = hidden(z)
-            live = mask(sizes[layer + 1], h.dtype)
-            if live is not None:
-                h = h * live[None, :]
+            h = masked(hidden(z), sizes[layer + 1])
         raise AssertionError("unreachable: there is at least one layer")
 
     def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
         check_kernel(scaling, output)
         from jaxdyn.models._neural_tangents import dense_kernel
 
-        infinite = dense_kernel(activation=activation, num_hidden=num_layers - 1, bias=bias, gain=gain)
-        return infinite(x1, x2, tolerance=tolerance)
+        return dense_kernel(x1, x2, tolerance, activation=activation, num_hidden=num_layers - 1, bias=bias, gain=gain)
 
     return Model(init, apply, kernel)
 

@@ -124,7 +124,7 @@ def two_layer_relu(dim: int, width: AnyWidth, *, weights: Weights = signs) -> Mo
     def kernel(x1: Any, x2: Any = None, *, tolerance: float = 1e-8) -> Kernels:
         from jaxdyn.models._neural_tangents import dense_kernel
 
-        return dense_kernel(activation=jax.nn.relu, num_hidden=1, bias=0.0, gain=1.0)(x1, x2)
+        return dense_kernel(x1, x2, activation=jax.nn.relu, num_hidden=1, bias=0.0, gain=1.0)
 
     return Model(init, TwoLayerReLU(dim, width), kernel)
 

@@ -114,11 +114,8 @@ class Expanded:
         n = len(jax.tree.leaves(self.params0))
 
         def expanded(*leaves: Any) -> Any:
-            params0, x, delta = (
-                jax.tree.unflatten(structure, leaves[:n]),
-                leaves[n],
-                jax.tree.unflatten(moving, leaves[n + 1 :]),
-            )
+            params0, x = jax.tree.unflatten(structure, leaves[:n]), leaves[n]
+            delta = jax.tree.unflatten(moving, leaves[n + 1 :])
             function = _derivatives(lambda w: self.network(_tree.completed(w, params0), x), delta, self.order)
             terms = function(_tree.moving(params0))
             return (sum((term / math.factorial(j) for j, term in enumerate(terms[1:], start=1)), terms[0]),)

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 
 from jaxdyn._typing import Params
 from jaxdyn.models.base import Model
-from jaxdyn.models.conv import convolve
+from jaxdyn.models.conv import convolve, images
 from jaxdyn.models.mlp import Activation
 from jaxdyn.models.scaling import ntk
 from jaxdyn.models.width import draw
@@ -139,7 +139,7 @@ def wide_resnet(
         return _drawn(key, shapes)
 
     def apply(params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n k"]:
-        h = _filtered(_images(x, shape), params["stem"])
+        h = _filtered(images(x, shape), params["stem"])
         for name, before, after, stride in blocks:
             leaf = params[name]
             a = activation(normalise(h))
@@ -218,9 +218,8 @@ def vit(
         return _times(mixed.reshape(h.shape), leaf["attended"])
 
     def apply(params: Any, x: Float[Array, " n *d"]) -> Float[Array, "n k"]:
-        images = _images(x, shape)
         rows, columns = shape[0] // patch, shape[1] // patch
-        tiles = images.reshape(-1, rows, patch, columns, patch, shape[2]).swapaxes(2, 3)
+        tiles = images(x, shape).reshape(-1, rows, patch, columns, patch, shape[2]).swapaxes(2, 3)
         h = _times(tiles.reshape(-1, num_tokens, patch**2 * shape[2]), params["embed"])
         h = h + params["position"]["weight"][None]
         for block in range(depth):
@@ -259,13 +258,6 @@ def _filtered(h: Any, leaf: Any, stride: int = 1) -> Any:
 def _changes(before: int, after: int, stride: int) -> bool:
     """Whether a block changes the shape, so that its shortcut cannot be the identity."""
     return before != after or stride != 1
-
-
-def _images(x: Any, shape: Sequence[int]) -> Any:
-    """Inputs as [n, h, w, c]."""
-    if math.prod(x.shape[1:]) != math.prod(shape):
-        raise ValueError(f"This network takes inputs of shape {tuple(shape)}, but x has shape {tuple(x.shape)}.")
-    return x.reshape(x.shape[0], *shape)
 
 
 def _check(shape: Sequence[int], **numbers: Any) -> None:

@@ -149,6 +149,12 @@ def mask(width: AnyWidth, dtype: Any) -> Float[Array, " m"] | None:
     return (jnp.arange(width.maximum) < width.active).astype(dtype)
 
 
+def masked(h: Float[Array, "..."], width: AnyWidth) -> Float[Array, "..."]:
+    """The same with zeros at padded units, which are the last axis."""
+    live = mask(width, h.dtype)
+    return h if live is None else h * jnp.expand_dims(live, tuple(range(h.ndim - 1)))
+
+
 def draw_bias(key: Any, units: AnyWidth) -> Float[Array, " units"]:
     """Standard normal biases [units] of the layer whose weights are drawn from `key`, a stream of their own, zero in the padding."""
     return draw(jax.random.fold_in(key, 0x62696173), 1, units)[0]

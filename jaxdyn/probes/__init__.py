@@ -11,14 +11,7 @@ from jaxdyn.probes.curvature import (
 )
 from jaxdyn.probes.features import AGOP, AGOPAlignment, FeatureAnsatz
 from jaxdyn.probes.learning import Accuracy, BatchLoss, Loss, Outputs, TestLoss
-from jaxdyn.probes.linearity import (
-    Displacement,
-    KernelChange,
-    KernelDistance,
-    LinearizationGap,
-    NTKMatrix,
-    NTKNorm,
-)
+from jaxdyn.probes.linearity import Displacement, KernelChange, KernelDistance, LinearizationGap, NTKMatrix, NTKNorm
 from jaxdyn.probes.optimisation import Conditioning, PathLength, PLRatio
 
 __all__ = [

@@ -48,15 +48,13 @@ class BallCurvature:
         apply, w0, x = snapshot.apply, snapshot.params, self.x
         where, (climb_key, random_key, spectrum_key) = _live(w0), jax.random.split(self.key, 3)
         tangent = linear(apply, w0)
-        far, gap = geometry.ball.ascend(
-            lambda w: rms(apply(w, x) - tangent(w, x)),
-            w0,
-            key=climb_key,
-            radius=self.radius,
-            steps=self.steps,
-            where=where,
-        )
-        random = geometry.ball.random_point(random_key, w0, radius=self.radius, where=where)
+
+        def distance(w: Any) -> Any:
+            return rms(apply(w, x) - tangent(w, x))
+
+        ball = geometry.ball
+        far, gap = ball.ascend(distance, w0, key=climb_key, radius=self.radius, steps=self.steps, where=where)
+        random = ball.random_point(random_key, w0, radius=self.radius, where=where)
         points = jax.tree.map(lambda *leaves: jnp.stack(leaves), w0, random, far)
 
         def norms(w: Any) -> Any:
@@ -91,13 +89,8 @@ class Multilinearity:
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Any]:
         """The second-order remainder within the blocks, the mixed difference of all, and |f − f_multilinear|; three scalars."""
-        apply, w0, x, blocks, multilinear = (
-            snapshot.apply,
-            snapshot.params,
-            self.x,
-            self.blocks,
-            geometry.multilinear,
-        )
+        apply, w0, x = snapshot.apply, snapshot.params, self.x
+        blocks, multilinear = self.blocks, geometry.multilinear
         where, expanded = _live(w0), multilinear.multilinear(blocks)(apply, w0)
 
         def remainder(w: Any) -> Any:

@@ -133,9 +133,7 @@ class FunctionHessianNorm:
 
     def start(self, snapshot: Snapshot) -> Any:
         """No vector yet: zeros [n, k, p]."""
-        k = geometry.ntk_plan(
-            snapshot.apply, snapshot.params, self.x
-        ).num_outputs  # refuses other functions than of single examples
+        k = geometry.check_examples(snapshot.apply, snapshot.params, self.x)
         hessian = operators.function_hessian(snapshot.apply, snapshot.params, self.x[0], only=self.only)
         return jnp.zeros((self.x.shape[0], k, hessian.dim), hessian.dtype)
 

@@ -10,14 +10,7 @@ from jaxdyn.results.arrays import load_arrays, save_arrays
 
 
 def save_params(where: Path, key: str, index: Mapping[str, list[int]], params: Any) -> None:
-    """Save the parameters of one cell.
-
-    Args:
-        where: the store's path.
-        key: the cell.
-        index: `{axis: positions}` that the cell covers, in the order of the axes.
-        params: pytree whose leaves have one leading member axis, row-major over the axes.
-    """
+    """Save the parameters of one cell: leaves with one leading member axis, row-major over the axes, `index` their positions by axis."""
     import jax
 
     save_arrays(where / "params" / f"{key}.npz", jax.device_get(params), {"index": dict(index)})

@@ -83,12 +83,7 @@ class CheckedStore(zarr.storage.WrapperStore[Any]):  # type: ignore[misc]
 
 
 def checked(group: Any, where: Any) -> CheckedStore:
-    """The store of a zarr group, guarded against files that vanish.
-
-    Args:
-        group: an open group.
-        where: what to call it in messages.
-    """
+    """The store of an open zarr group, guarded against files that vanish; `where` is what messages call it."""
     arrays = dict(group.arrays()) if dict(group.attrs).get(WHOLE) else {}
     coordinates = frozenset(name for name, array in arrays.items() if array.metadata.dimension_names == (name,))
     chunks = {name: array.chunks for name, array in arrays.items() if name not in coordinates}

@@ -67,12 +67,7 @@ class Store:
         return {name: str(value) for name, value in self._group[path].attrs.items() if name != _CONTENT}
 
     def is_intact(self, key: str, index: tuple[Any, ...]) -> bool:
-        """Whether the values of a finished cell are what was written: no chunk torn, flipped or lost.
-
-        Args:
-            key: the cell.
-            index: its region.
-        """
+        """Whether the values of a finished cell, in its region, are what was written: no chunk torn, flipped or lost."""
         told = dict(self._group[f"cells/{key}"].attrs).get(_CONTENT)
         try:
             found = {name: self._read(name, index) for name in told or {}}
@@ -237,9 +232,8 @@ def _open(where: StoreLike, template: Template, fingerprint: Mapping[str, Any], 
     asked = json.loads(json.dumps(fingerprint))
     records = {key: one for key, one in found["record"].items() if key in asked["record"]}
     known = {key: one for key, one in asked["record"].items() if key in records}
-    differing = _difference({**found, "axis": {}, "record": records}, {**asked, "axis": {}, "record": known}) or misfit(
-        group, template
-    )
+    differing = _difference({**found, "axis": {}, "record": records}, {**asked, "axis": {}, "record": known})
+    differing = differing or misfit(group, template)
     if differing:
         raise ValueError(
             f"The store {str(where)!r} belongs to another sweep: {differing}. Ask for what it holds, or choose another path for `store=`."
@@ -253,9 +247,8 @@ def _open(where: StoreLike, template: Template, fingerprint: Mapping[str, Any], 
         if dict(group.attrs)["fingerprint"] != found:
             raise ValueError(f"The store {str(where)!r} was changed by another run just now; run the same sweep again.")
         if grown != found:
-            old = zarr.open_group(
-                group.store, mode="r+", use_consolidated=True
-            )  # readers see the old axes until all is done
+            # readers see the old axes until all is done
+            old = zarr.open_group(group.store, mode="r+", use_consolidated=True)
             old.attrs.update({**attrs, "fingerprint": grown, _GROWING: True})
         with _every_chunk():
             extend(zarr.open_group(group.store, mode="r+", use_consolidated=False), template)

@@ -47,20 +47,12 @@ def create_array(group: Any, name: str, dims: Any, shape: Any, dtype: Any, fill:
     """An empty array whose chunks carry checksums; of text without."""
     from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-    if np.dtype(dtype).kind in "US":
-        return group.create_array(
-            name, shape=shape, dtype=dtype, chunks=tuple(max(1, c) for c in chunks), dimension_names=dims
-        )
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=tuple(max(1, c) for c in chunks),
-        fill_value=fill,
-        dimension_names=dims,
-        serializer=BytesCodec(),
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
-    )
+    more: dict[str, Any] = {}
+    if np.dtype(dtype).kind not in "US":
+        compressors = [ZstdCodec(level=3), Crc32cCodec()]
+        more = {"fill_value": fill, "serializer": BytesCodec(), "compressors": compressors}
+    chunks = tuple(max(1, c) for c in chunks)
+    return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks, dimension_names=dims, **more)
 
 
 def chunk_lengths(field: Field, template: Template) -> tuple[int, ...]:

@@ -80,19 +80,9 @@ def cifar10(
     """
     path = Path(path)
     x, labels, x_test, labels_test = _read_npz(path) if path.suffix == ".npz" else _read_published(path)
-    return classification(
-        x,
-        labels,
-        classes=name_to_number(classes, CLASSES),
-        n=n,
-        n_test=n_test,
-        key=key,
-        x_test=x_test,
-        labels_test=labels_test,
-        coding=coding,
-        normalise=normalise,
-        shape=shape,
-    )
+    numbers = name_to_number(classes, CLASSES)
+    choice: Any = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    return classification(x, labels, classes=numbers, x_test=x_test, labels_test=labels_test, **choice)
 
 
 def _read_npz(path: Path) -> tuple[Any, ...]:
@@ -123,11 +113,8 @@ def _read_published(path: Path) -> tuple[Any, ...]:
         raise ValueError(
             f"The batches have different numbers of images, so that one is truncated: {sizes}; fetch them again."
         )
-    return (
-        np.concatenate([x for x, _ in parts[:-1]]),
-        np.concatenate([labels for _, labels in parts[:-1]]),
-        *parts[-1],
-    )
+    x, labels = (np.concatenate(column) for column in zip(*parts[:-1], strict=True))
+    return x, labels, *parts[-1]
 
 
 def _files_of_directory(path: Path) -> dict[str, bytes]:

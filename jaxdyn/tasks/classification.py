@@ -95,19 +95,8 @@ def classification(
         read_test = x_test.__getitem__
     elif labels_test is not None:
         raise ValueError("`labels_test` is given without `x_test`; give both or neither.")
-    return from_labels(
-        x.__getitem__,
-        labels,
-        classes=classes,
-        n=n,
-        n_test=n_test,
-        key=key,
-        read_test=read_test,
-        labels_test=labels_test,
-        coding=coding,
-        normalise=normalise,
-        shape=shape,
-    )
+    choice: Any = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    return from_labels(x.__getitem__, labels, classes=classes, read_test=read_test, labels_test=labels_test, **choice)
 
 
 def from_labels(
@@ -126,20 +115,12 @@ def from_labels(
 ) -> Task:
     """`classification` of examples that are read once they are chosen.
 
-    Args:
-        read: the examples [n, *d] of places [n] in `labels`.
-        labels: the class of each, [N], a NumPy array of integers or strings.
-        classes: as in `classification`, like all that follows.
-        n: training examples.
-        n_test: test examples.
-        key: shuffles the data before the choice.
-        read_test: the examples of places in `labels_test`, where there are separate test data.
-        labels_test: the class of each of them, [N'].
-        coding: code of the classes.
-        normalise: scale of the inputs.
-        shape: shape of one input of the task.
+    `read` gives the examples [n, *d] of places [n] in `labels`, and `read_test` those of places in `labels_test`, where there are
+    separate test data. Labels are NumPy arrays of integers or strings; all else is as in `classification`.
     """
-    classes = _distinct(classes)
+    classes = list(classes)
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise ValueError(f"`classes` must be two or more different classes, but is {tuple(classes)}.")
     for name, value, known in (
         ("coding", coding, (None, *get_args(Coding))),
         ("normalise", normalise, get_args(Scale)),
@@ -196,13 +177,6 @@ def _labelled(name_x: str, x: Any, name_labels: str, labels: Any) -> tuple[Any, 
     return x, labels
 
 
-def _distinct(classes: Sequence[int | str]) -> list[int | str]:
-    classes = list(classes)
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise ValueError(f"`classes` must be two or more different classes, but is {tuple(classes)}.")
-    return classes
-
-
 def _seed(key: Key | None) -> list[int] | None:
     """The words of a key, as a seed of NumPy's generator."""
     if key is None:
@@ -222,7 +196,8 @@ def _pools(labels: Any, classes: list[int | str], generator: np.random.Generator
     known = np.unique(labels).tolist()
     unknown = [label for label in classes if label not in known]
     if unknown:
-        raise ValueError(f"`classes` contains {unknown}, but the data have {_abridged(known)}.")
+        shown = ", ".join(map(str, known[:20])) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+        raise ValueError(f"`classes` contains {unknown}, but the data have classes {shown}.")
     return [order[labels[order] == label] for label in classes]
 
 
@@ -260,11 +235,6 @@ def _chosen(pools: list[Any], num: int | None, classes: list[int | str], *, name
 def _available(pools: list[Any], classes: list[int | str]) -> str:
     each = ", ".join(f"{len(pool)} of class {label}" for pool, label in zip(pools, classes, strict=True))
     return f"{sum(map(len, pools))} examples ({each})"
-
-
-def _abridged(values: list[Any]) -> str:
-    shown = ", ".join(map(str, values[:20]))
-    return f"classes {shown}" + (f" and {len(values) - 20} more" if len(values) > 20 else "")
 
 
 def _scaled(x: Any, x_test: Any, normalise: str, shape: Sequence[int] | None) -> tuple[Any, Any]:

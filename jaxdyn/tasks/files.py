@@ -81,19 +81,8 @@ def idx(
         raise ValueError(f"images_test={images_test} and labels_test={labels_test}; give both files or neither.")
     x, y = read_idx_pair(images, labels)
     x_test, y_test = (None, None) if images_test is None else read_idx_pair(images_test, labels_test)
-    return classification(
-        x,
-        y,
-        classes=classes,
-        n=n,
-        n_test=n_test,
-        key=key,
-        x_test=x_test,
-        labels_test=y_test,
-        coding=coding,
-        normalise=normalise,
-        shape=shape,
-    )
+    choice: Any = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    return classification(x, y, classes=classes, x_test=x_test, labels_test=y_test, **choice)
 
 
 def npz(
@@ -148,18 +137,14 @@ def npz(
             )
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise ValueError(f"{path} holds one of `x_test` and `y_test` without the other.")
+    choice: Any = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
     return classification(
         arrays[f"x{suffix}"],
         _column(arrays[f"y{suffix}"]),
         classes=name_to_number(classes, arrays.get("classes")),
-        n=n,
-        n_test=n_test,
-        key=key,
         x_test=arrays.get("x_test"),
         labels_test=_column(arrays["y_test"]) if "y_test" in arrays else None,
-        coding=coding,
-        normalise=normalise,
-        shape=shape,
+        **choice,
     )
 
 

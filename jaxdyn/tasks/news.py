@@ -78,19 +78,11 @@ def ag_news(
     files = find(AG_NEWS, download=download)
     texts_test, labels_test = _read(files[1]) if len(files) == 2 else (None, None)
     texts, labels = _read(files[0], texts_test or ())
-    return from_labels(
-        _hashed(texts, features),
-        labels,
-        classes=name_to_number(classes, CLASSES, first=1),
-        n=n,
-        n_test=n_test,
-        key=key,
-        read_test=None if texts_test is None else _hashed(texts_test, features),
-        labels_test=labels_test,
-        coding=coding,
-        normalise=normalise,
-        shape=None,
-    )
+    choice: Any = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": None}
+    numbers = name_to_number(classes, CLASSES, first=1)
+    if texts_test is not None:
+        choice |= {"read_test": _hashed(texts_test, features), "labels_test": labels_test}
+    return from_labels(_hashed(texts, features), labels, classes=numbers, **choice)
 
 
 def _hashed(texts: list[str], features: int) -> Callable[[Any], Any]:

@@ -180,19 +180,8 @@ def svhn(
         ValueError: when a file is truncated, corrupt or of another kind, or the request does not fit the data.
     """
     (x, labels), (x_test, labels_test) = map(_read_svhn, find(SVHN, download=download))
-    return classification(
-        x,
-        labels,
-        classes=classes,
-        n=n,
-        n_test=n_test,
-        key=key,
-        x_test=x_test,
-        labels_test=labels_test,
-        coding=coding,
-        normalise=normalise,
-        shape=shape,
-    )
+    choice: Any = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    return classification(x, labels, classes=classes, x_test=x_test, labels_test=labels_test, **choice)
 
 
 def _idx_task(

@@ -102,20 +102,12 @@ def fsdd(
 
         return features
 
-    train = np.flatnonzero(~test) if official_test else np.arange(len(found))
-    return from_labels(
-        reader(train),
-        labels[train],
-        classes=classes,
-        n=n,
-        n_test=n_test,
-        key=key,
-        read_test=reader(np.flatnonzero(test)) if official_test else None,
-        labels_test=labels[test] if official_test else None,
-        coding=coding,
-        normalise=normalise,
-        shape=shape,
-    )
+    choice: Any = {"n": n, "n_test": n_test, "key": key, "coding": coding, "normalise": normalise, "shape": shape}
+    if not official_test:
+        return from_labels(reader(np.arange(len(found))), labels, classes=classes, **choice)
+    train, held = np.flatnonzero(~test), np.flatnonzero(test)
+    separate: Any = {"read_test": reader(held), "labels_test": labels[held]}
+    return from_labels(reader(train), labels[train], classes=classes, **separate, **choice)
 
 
 def log_mel(recordings: Sequence[Any]) -> Any:
@@ -153,8 +145,9 @@ def _bands(frequencies: Any) -> Any:
 def _recordings(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     """The names in a folder or archive, and how to read one."""
     if path.is_dir():
-        inner = next((path / part for part in ("recordings",) if (path / part).is_dir()), path)
-        return [str(file) for file in inner.glob("*.wav")], lambda name: Path(name).read_bytes()
+        inner = path / "recordings"
+        files = (inner if inner.is_dir() else path).glob("*.wav")
+        return list(map(str, files)), lambda name: Path(name).read_bytes()
     try:
         archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
     except zipfile.BadZipFile as error:

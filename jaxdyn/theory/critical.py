@@ -87,14 +87,7 @@ def hessian_critical_learning_rate(apply: Apply, params: Params, task: Any, *, l
 
 
 def batch_critical_learning_rate(
-    apply: Apply,
-    params: Params,
-    task: Any,
-    *,
-    loss: Loss,
-    sampler: Sampler,
-    key: Key,
-    step: Integer[ArrayLike, ""],
+    apply: Apply, params: Params, task: Any, *, loss: Loss, sampler: Sampler, key: Key, step: Integer[ArrayLike, ""]
 ) -> Float[Array, ""]:
     """The critical rate η_crit(X_b) = 2 / (c_b λ_max(K(X_b, X_b))) of the batch that a sampler draws at a step.
 

@@ -139,8 +139,9 @@ def test_the_response_of_a_null_direction_is_linear_in_time_and_moves_no_test_ou
 
 
 @pytest.mark.parametrize("evolution", [linearized.descent, lambda rate, steps: linearized.flow(rate * steps)])
-@pytest.mark.parametrize(("kind", "gap"), [("infinite", 1e-3), ("empirical", 0.04), ("low rank", 1e-3)])
+@pytest.mark.parametrize(("kind", "gap"), [("infinite", 0.01), ("empirical", 0.04), ("low rank", 1e-3)])
 def test_on_a_singular_kernel_test_outputs_at_training_inputs_are_training_outputs_at_any_time(kind, gap, evolution):
+    """The least eigenvalue that is kept is n ε λ_max, and `cross` is rounded by ε λ_max: 1/n of such a mode, as the processor has it."""
     x = jnp.linspace(-31, 31, 100)[:, None]
     model = jd.models.mlp((1, 128, 128, 1), activation=jax.nn.relu, bias=0.05)
     if kind == "infinite":

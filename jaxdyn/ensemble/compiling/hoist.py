@@ -15,21 +15,14 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from jaxdyn._jaxpr import bind, execute, inner, needed, opened
+from jaxdyn._jaxpr import bind, execute, inner, needed, opened, scan_parts
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
 _LARGE = 128  # elements; smaller constants may stay inside
 
 
 def hoist(closed: Any) -> Any:
-    """The same traced function with every large constant of an inner jaxpr moved to its top level.
-
-    Args:
-        closed: what `jax.make_jaxpr` returned.
-
-    Returns:
-        A closed jaxpr whose `consts` hold them all.
-    """
+    """What `jax.make_jaxpr` returned, with every large constant of an inner jaxpr among the `consts` of the whole."""
     if not any(np.size(const) > _LARGE for const in _inner_consts(closed.jaxpr)):
         return closed
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
@@ -121,16 +114,9 @@ def _function(closed: Any) -> Callable[..., list[Any]]:
 
 
 def _scan(eqn: Any, body: Callable[..., list[Any]], inputs: list[Any]) -> list[Any]:
-    within = opened(inner(eqn)[0])
-    num_xs = sum(v.aval.shape != w.aval.shape for v, w in zip(eqn.invars, within.invars, strict=True))
-    num_ys = sum(v.aval.shape != w.aval.shape for v, w in zip(eqn.outvars, within.outvars, strict=True))
-    num_carry = len(eqn.outvars) - num_ys
-    num_consts = len(inputs) - num_carry - num_xs
-    fixed, carry, xs = (
-        inputs[:num_consts],
-        inputs[num_consts : num_consts + num_carry],
-        inputs[num_consts + num_carry :],
-    )
+    num_consts, num_carry = scan_parts(eqn)
+    fixed, rest = inputs[:num_consts], inputs[num_consts:]
+    carry, xs = rest[:num_carry], rest[num_carry:]
 
     def step(carry: Any, x: Any) -> Any:
         results = body(*fixed, *carry, *x)

@@ -24,11 +24,7 @@ _RANKS = {"tridiagonal_solve": 1} | dict.fromkeys(
 
 
 def one_at_a_time(closed: Any) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
-    """The function `(consts, args) -> results` of a traced function; what it does with LAPACK, vmapped or not, runs in a loop.
-
-    Args:
-        closed: what `jax.make_jaxpr` returned.
-    """
+    """`hoist.call` of a traced function; what it does with LAPACK, vmapped or not, runs in a loop."""
     if not _has_any(closed.jaxpr):
         return hoist.call(closed)
     return lambda consts, args: execute(closed.jaxpr, consts, args, _apply)

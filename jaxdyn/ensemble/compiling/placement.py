@@ -112,13 +112,7 @@ class Placement:
 
 
 def place(num_members: int, chunk: int, devices: Sequence[Any] | None = None) -> Placement:
-    """Lay members on the devices of this process, no more devices than have something to do.
-
-    Args:
-        num_members: how many there are.
-        chunk: how many are vmapped at a time.
-        devices: all local devices when None.
-    """
+    """Lay members on some devices (all local ones when None), no more than have something to do, `chunk` vmapped at a time."""
     found = list(jax.local_devices() if devices is None else devices)
     useful = max(1, min(len(found), -(-num_members // chunk)))
     return Placement(num_members, min(chunk, -(-num_members // useful)), tuple(found[:useful]))
@@ -141,6 +135,11 @@ def sound_partitioner() -> Iterator[None]:
         jax.config.update("jax_use_shardy_partitioner", before)
 
 
+def num_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_cores(num: int | None = None, *, collectives: bool = False) -> int:
     """Split the CPU of this process into several JAX devices, so that a sweep runs a member on every core.
 
@@ -160,8 +159,7 @@ def use_cores(num: int | None = None, *, collectives: bool = False) -> int:
         ValueError: when `num` is below 1.
         RuntimeError: when JAX has been used already.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    num = cores if num is None else num
+    num = num_cores() if num is None else num
     if num < 1:
         raise ValueError(f"`num` is at least 1, but is {num}.")
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):

@@ -147,14 +147,9 @@ def programme(
     num_pieces: int,
     placement: Placement,
 ) -> Programme:
-    """Trace one cell.
+    """Trace one cell: `fixed` are the values of its loop axes, `arguments` of its vmap axes, with one leading member axis each.
 
-    Args:
-        run: the user's function of the axes.
-        fixed: values of the loop axes.
-        arguments: values of the vmap axes, each leaf with one leading member axis.
-        num_pieces: into how many pieces a run is cut, at most.
-        placement: where the members run, and how many together.
+    A run is cut into `num_pieces` pieces at most.
 
     Raises:
         TypeError: where `run` returns something else than a `Training`, or uses a traced axis as a fixed value.
@@ -299,4 +294,4 @@ def on_host(leaf: Any) -> np.ndarray:
 
 def is_key(value: Any) -> bool:
     """Whether an array holds random keys, which numpy does not know."""
-    return bool(jnp.issubdtype(value.dtype, jax.dtypes.prng_key))
+    return bool(jnp.issubdtype(getattr(value, "dtype", np.dtype(object)), jax.dtypes.prng_key))

@@ -16,7 +16,7 @@ References:
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxdyn.ensemble.deciding.cells import Cell, Plan
+from jaxdyn.ensemble.deciding.cells import Plan
 from jaxdyn.ensemble.deciding.memory import SHARE, of_member
 
 LAUNCH = 5e-5
@@ -148,7 +148,9 @@ def budget(plan: Plan, accelerator: str | Accelerator, *, count: int = 1, effici
         together = max(1, int(SHARE * device.memory / max(of_member(cell.step, cell.records), 1)))
         turns = -(-here // together)
         most = max(most, turns)
-        for times, step_flops, step_bytes in _work(plan, cell):
+        observed = zip(cell.records, plan.observation(cell), strict=True)
+        work = [(cell.steps, cell.step.flops, cell.step.touched), *((len(at), *one) for (_, at, _), one in observed)]
+        for times, step_flops, step_bytes in work:  # of one member: its steps, and each record
             flops += times * step_flops * cell.num_members
             prices = {
                 "flops": here * step_flops / (efficiency * device.rate),
@@ -158,13 +160,6 @@ def budget(plan: Plan, accelerator: str | Accelerator, *, count: int = 1, effici
             dearest = max(prices, key=lambda name: prices[name])
             bound[dearest] += times * prices[dearest]
     return Budget(device, count, efficiency, flops, sum(bound.values()), bound, most)
-
-
-def _work(plan: Plan, cell: Cell) -> list[tuple[int, float, float]]:
-    """What one member does: `(how often, flops, bytes)` of its steps and of each record."""
-    probes = plan.observation(cell)
-    records = [(len(times), *one) for (_, times, _), one in zip(cell.records, probes, strict=True)]
-    return [(cell.steps, cell.step.flops, cell.step.touched), *records]
 
 
 def _duration(seconds: float) -> str:

@@ -194,9 +194,8 @@ def _loop_axis(name: str, values: Any) -> LoopAxis:
         labels, entries = list(values), list(values.values())
     else:
         entries = list(values)
-        labels = [
-            entry if isinstance(entry, (bool, int, float, str, np.generic)) else _label(entry) for entry in entries
-        ]
+        plain = (bool, int, float, str, np.generic)
+        labels = [one if isinstance(one, plain) else str(getattr(one, "__name__", one)) for one in entries]
     if not entries:
         raise ValueError(f"Axis `{name}` is empty; give at least one value.")
     if len(set(labels)) != len(labels):
@@ -230,10 +229,6 @@ def _vmap_axis(name: str, values: Any) -> VmapAxis:
     is_plain = len(leaves) == 1 and leaves[0] is values and values.ndim == 1
     is_numeric = is_plain and jax.numpy.issubdtype(values.dtype, np.number)
     return VmapAxis(name, values, np.asarray(values) if is_numeric else np.arange(lengths.pop()))
-
-
-def _label(value: Any) -> str:
-    return str(getattr(value, "__name__", value))
 
 
 def _check_signature(run: Callable[..., Any], names: list[str]) -> None:

@@ -49,12 +49,7 @@ class Step:
 
 
 def step(run: Callable[[Any], Training], values: Any) -> Step:
-    """Count one step. Nothing is computed.
-
-    Args:
-        run: function of the vmapped arguments of one member, returning its training.
-        values: those arguments.
-    """
+    """Count one step of the training that `run` returns for the vmapped arguments of one member. Nothing is computed."""
     found: dict[str, Any] = {}
 
     def look(values: Any) -> None:
@@ -78,12 +73,7 @@ def step(run: Callable[[Any], Training], values: Any) -> Step:
 
 
 def observation(run: Callable[[Any], Training], values: Any) -> list[tuple[float, float]]:
-    """Count what each record of a training costs one member once: `(flops, bytes)`. Nothing is computed.
-
-    Args:
-        run: function of the vmapped arguments of one member, returning its training.
-        values: those arguments, or their shapes.
-    """
+    """Count what each record of the training that `run` returns costs one member once: `(flops, bytes)`. Nothing is computed."""
     found: list[Any] = []
 
     def look(values: Any) -> None:
@@ -98,12 +88,7 @@ def observation(run: Callable[[Any], Training], values: Any) -> list[tuple[float
 
 
 def members_together(one: Step, num_members: int) -> int:
-    """How many members are vmapped at a time on a device: 1, a power of two, or all.
-
-    Args:
-        one: what a step costs.
-        num_members: how many there are.
-    """
+    """How many members are vmapped at a time on a device, by what a step of one costs: 1, a power of two, or all."""
     together = speed().together
     if math.isinf(together):
         return num_members

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdyn.ensemble.compiling.programme import on_host
 from jaxdyn.ensemble.deciding.axes import Axes, LoopAxis, VmapAxis
 from jaxdyn.ensemble.deciding.cells import Held, Layout
 
@@ -18,7 +19,7 @@ def elements(axis: LoopAxis | VmapAxis) -> dict[str, list[Any]]:
     if isinstance(axis, LoopAxis):
         values = list(axis.values)
     else:
-        leaves = [_plain(leaf) for leaf in jax.tree.leaves(axis.values)]
+        leaves = [on_host(leaf) for leaf in jax.tree.leaves(axis.values)]
         values = [[leaf[i] for leaf in leaves] for i in range(len(axis))]
     return {"labels": axis.labels.tolist(), "values": [digest(value) for value in values]}
 
@@ -28,7 +29,7 @@ def digest(*values: Any) -> str:
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(values, is_leaf=callable):
         is_array = isinstance(leaf, (np.ndarray, jax.Array, int, float, bool, str, np.generic))
-        found.update(repr(_plain(leaf).tolist()).encode() if is_array else str(getattr(leaf, "__name__", "")).encode())
+        found.update(repr(on_host(leaf).tolist()).encode() if is_array else str(getattr(leaf, "__name__", "")).encode())
     return found.hexdigest()[:16]
 
 
@@ -99,10 +100,3 @@ def _few(labels: list[Any]) -> str:
     """How many labels, and the first and last of them."""
     shown = ", ".join(map(repr, labels)) if len(labels) <= 4 else f"{labels[0]!r}, {labels[1]!r} … {labels[-1]!r}"
     return f"{len(labels)} value{'s' if len(labels) > 1 else ''}, {shown}"
-
-
-def _plain(leaf: Any) -> np.ndarray:
-    """An array on the host; of random keys their data."""
-    if jax.numpy.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf)

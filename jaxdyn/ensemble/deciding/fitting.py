@@ -28,12 +28,7 @@ class Sizes:
 
 
 def fit(cut: Callable[[Sizes], Plan], sizes: Sizes, budget: int) -> Plan:
-    """The plan of some sizes, or of smaller ones where a cell would not fit.
-
-    Args:
-        cut: makes the plan of some sizes.
-        sizes: at first.
-        budget: bytes a device may hold.
+    """The plan that `cut` makes of some sizes, or of smaller ones where a cell would need more than `budget` bytes of a device.
 
     Raises:
         ValueError: where a single member does not fit.

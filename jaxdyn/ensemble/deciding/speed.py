@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from jaxdyn._cache import cache_folder
+from jaxdyn.ensemble.compiling.placement import num_cores
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,5 @@ def _file() -> Path:
 
 
 def _device() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    where = f" on {cores} cores" if jax.default_backend() == "cpu" else ""
+    where = f" on {num_cores()} cores" if jax.default_backend() == "cpu" else ""
     return f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}{where}, JAX {jax.__version__}"

@@ -4,12 +4,12 @@ Tracing and lowering stay on the caller's thread, because JAX's settings belong 
 no Python, so the two programmes of a cell, and those of the next cells, are compiled side by side.
 """
 
-import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
+from jaxdyn.ensemble.compiling.placement import num_cores
 from jaxdyn.ensemble.compiling.programme import Programme
 from jaxdyn.ensemble.deciding.cells import Cell, Plan
 
@@ -30,8 +30,7 @@ class Ahead:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._waiting: list[Cell] = []
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(max_workers=min(_THREADS, cores), thread_name_prefix="compile")
+        self._pool = ThreadPoolExecutor(max_workers=min(_THREADS, num_cores()), thread_name_prefix="compile")
         self.seconds = {"tracing": 0.0, "compiling": 0.0}
 
     def __enter__(self) -> "Ahead":

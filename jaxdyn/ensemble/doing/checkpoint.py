@@ -77,10 +77,7 @@ class Checkpoints:
     def latest(self, key: str, fingerprint: Mapping[str, str], template: Any) -> Progressed | None:
         """The last checkpoint of a cell, or None where there is none of the same programme. A damaged one is removed, with a warning.
 
-        Args:
-            key: the cell.
-            fingerprint: the programme's hashes.
-            template: states of the same structure, as the prologue makes them.
+        Its state takes structure and types from `template`, states as the prologue makes them.
         """
         if self._folder is None or not self._file(key).exists():
             return None

@@ -66,7 +66,8 @@ class Execution:
         with Ahead(self.plan) as ahead:
             if self.is_new:  # XLA compiles in its threads while this one makes the store
                 ahead.begin(cells)
-            self.open()
+            self.guard(lambda: setattr(self, "store", self.lay_out()))
+            importlib.import_module("xarray")  # a second, here beside the first compilation rather than at the end
             if processes.is_first():
                 with exclusive(self.store.where):
                     processes.wait(LAID_OUT)
@@ -77,11 +78,6 @@ class Execution:
                 processes.wait("jaxdyn: every cell is done")
         found = stores.open(self.store.where)
         return found if self.where is not None else found.load()
-
-    def open(self) -> None:
-        """Make or open the store, and load what the dataset will be made of."""
-        self.guard(lambda: setattr(self, "store", self.lay_out()))
-        importlib.import_module("xarray")  # a second, here beside the first compilation rather than at the end
 
     def fill(self, cells: Sequence[Cell], ahead: Ahead) -> None:
         """Compute what is missing of these cells, one by one."""

@@ -99,15 +99,7 @@ def wait(name: str) -> None:
 
 
 def share(cells: Sequence[Cell], num_processes: int) -> list[list[Cell]]:
-    """Deal cells out: each goes to the process that would be done first, compilations included.
-
-    Args:
-        cells: all cells.
-        num_processes: how many processes there are.
-
-    Returns:
-        The cells of each process, in the order of the plan.
-    """
+    """The cells of each process, in order: each goes to the one that would be done first, compilations included."""
     load = [0.0] * num_processes
     known: list[set[str]] = [set() for _ in range(num_processes)]
     dealt: list[list[Cell]] = [[] for _ in range(num_processes)]

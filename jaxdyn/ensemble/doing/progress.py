@@ -36,12 +36,7 @@ class Glance(NamedTuple):
 
 
 def glance(diverged_at: np.ndarray, taken: Mapping[str, list[np.ndarray]]) -> Glance:
-    """Look at the members of a cell.
-
-    Args:
-        diverged_at: where they diverged, [members], -1 where they did not.
-        taken: what was recorded, `{variable: [parts of [members, rows, …]]}`.
-    """
+    """Look at members by where they diverged, [members], -1 where they did not, and the parts of their records [members, rows, …]."""
     numbers = {name: parts[-1] for name, parts in taken.items() if parts[-1].ndim == 2 and parts[-1].dtype.kind == "f"}
     name = "loss" if "loss" in numbers else next(iter(numbers), "")
     quantiles = None

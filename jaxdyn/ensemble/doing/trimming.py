@@ -13,13 +13,7 @@ from jaxdyn.ensemble.deciding.cells import Cell, Plan, first_member
 
 
 def trimmed(chosen: Plan, cell: Cell, params: Any) -> list[tuple[str, dict[str, list[int]], Any]]:
-    """One entry a combination of the cell's widths: `(key, positions by axis, tree of [members, …])`.
-
-    Args:
-        chosen: the plan of the cell.
-        cell: whose parameters.
-        params: pytree whose leaves have one leading member axis.
-    """
+    """Parameters [members, …], one entry a combination of the cell's widths: `(key, positions by axis, tree of [members, …])`."""
     axes, cut = chosen.axes, cell.cut
     index = {axis.name: [i] for axis, i in zip(axes.loop, cut.loop, strict=True)}
     index |= {axis.name: [int(i) for i in pick] for axis, pick in zip(axes.vmap, cut.picks, strict=True)}

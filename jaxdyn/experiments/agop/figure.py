@@ -34,19 +34,9 @@ def _run(axes: Any, data: Any, config: Config, variant: str) -> None:
     starts = spikes.find(loss, **RULE)
     colors = figures.COLORS
     axes[0].plot(loss["step"], loss, color=colors[6], lw=0.9, label="loss")
-    axes[0].plot(
-        loss["step"].values[starts.values],
-        loss.values[starts.values],
-        "v",
-        color=colors[1],
-        ms=4,
-        mew=0,
-        label="a spike starts",
-    )
-    for name, color, label in (
-        ("subspace_top", colors[0], f"in P≤{TOP}"),
-        ("subspace_rest", colors[2], f"in P>{TOP}"),
-    ):
+    marked = loss[starts.values]
+    axes[0].plot(marked["step"], marked, "v", color=colors[1], ms=4, mew=0, label="a spike starts")
+    for name, color, label in (("subspace_top", colors[0], f"in P≤{TOP}"), ("subspace_rest", colors[2], f"in P>{TOP}")):
         part = data[name].dropna("trace_step")
         axes[0].plot(part["trace_step"], part, color=color, lw=0.8, label=f"{label}, {TRACED} examples")
     axes[0].set_yscale("log")
@@ -63,7 +53,7 @@ def _run(axes: Any, data: Any, config: Config, variant: str) -> None:
     last = float(loss["step"].max())
     for place in axes:
         place.set_xlim(0, last)
-        for step in loss["step"].values[starts.values][:100]:
+        for step in marked["step"].values[:100]:
             place.axvline(step, color=figures.GREY, lw=0.4, alpha=0.4, zorder=0)
 
 

@@ -1,6 +1,4 @@
-"""What the `agop` experiment learns and the AGOPs it compares with: known for polynomials, estimated for real images.
-
-The AGOP that real images do not have is that of reference networks, with what is known of its uncertainty.
+"""What the `agop` experiment learns and the AGOPs it compares with: known for polynomials, that of reference networks for real images.
 
 Every reference is trained on all images but one fold of them, the test images of the students included, so that it knows more than any
 student does; its error on the fold that it has not seen says how strong it is, the agreement of the references how well the AGOP is
@@ -8,8 +6,7 @@ known.
 
 Scaling and optimizer were chosen on the held-out error of the references alone, before any student was trained: standard scaling with
 Adam errs on 0.7 % of the images, NTK scaling on 1.0 %, NTK scaling with weight decay on 4 to 12 %. With decay the references agree better
-(cosines of 0.92 to 0.96, against 0.66): the AGOP of a good classifier of these images is not well determined by them, and it is said so
-rather than hidden.
+(cosines of 0.92 to 0.96, against 0.66): the AGOP of a good classifier of these images is not well determined by them.
 """
 
 import json

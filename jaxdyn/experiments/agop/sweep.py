@@ -37,7 +37,7 @@ class Config:
 
     @property
     def num_train(self) -> int:
-        """N."""
+        """The number of training examples, n."""
         return max(self.batch_sizes)
 
 

@@ -29,14 +29,8 @@ def draw(config: Config, dataset: Any) -> Any:
     for place, (title, variable, members) in zip(axes.flat, panels, strict=True):
         for name in members:
             array = found[variable].sel(network=name, drop=True)
-            figures.power_law(
-                place,
-                array,
-                "width",
-                over="seed",
-                fit=power_law(array, "width", over="seed"),
-                label=NETWORKS[name].title,
-            )
+            fit = power_law(array, "width", over="seed")
+            figures.power_law(place, array, "width", over="seed", fit=fit, label=NETWORKS[name].title)
         place.set_title(title)
         figures.leave_room(place, len(members) + 1)
     page.suptitle(

@@ -45,20 +45,13 @@ def _conv(width: Any) -> jd.Model:
     return jd.models.conv((4, 4, 1), (width,), 1, activation=jnp.tanh, pool=jd.models.flatten)
 
 
-def _neuron() -> jd.Model:
-    return jd.models.mlp((DIM, 1), activation=jnp.tanh, output=jnp.tanh)
+_NEURON = jd.models.mlp((DIM, 1), activation=jnp.tanh, output=jnp.tanh)
+_SMALL = jd.models.mlp((DIM, 4, 1), activation=jnp.tanh)
+_BRANCH = jd.models.assembly(_NEURON, 4, output=jnp.sin)
 
 
-def _small() -> jd.Model:
-    return jd.models.mlp((DIM, 4, 1), activation=jnp.tanh)
-
-
-def _branch() -> jd.Model:
-    return jd.models.assembly(_neuron(), 4, output=jnp.sin)
-
-
-def _assembly(sub: Callable[[], jd.Model], **options: Any) -> Callable[[Any], jd.Model]:
-    return lambda num: jd.models.assembly(sub(), num, weights=jd.models.signs, **options)
+def _assembly(sub: jd.Model, **options: Any) -> Callable[[Any], jd.Model]:
+    return lambda num: jd.models.assembly(sub, num, weights=jd.models.signs, **options)
 
 
 def _halves(*layers: int) -> tuple[list[str], ...]:
@@ -75,11 +68,11 @@ NETWORKS = {
     "tanh": Network(_mlp(None, None, output=jnp.tanh), "C4.2", "tanh output"),
     "bottleneck1": Network(_mlp(None, 1, None), "C4.2", "bottleneck of 1"),
     "bottleneck3": Network(_mlp(None, 3, None), "C4.2", "bottleneck of 3"),
-    "neurons": Network(_assembly(_neuron), "C4.3", "assembly of neurons"),
-    "small": Network(_assembly(_small), "C4.3", "assembly of small networks"),
-    "recursive": Network(_assembly(_branch), "C4.3", "assembly of assemblies of neurons"),
-    "dominated": Network(_assembly(_small, shares=jd.models.dominated(1.0)), "C4.4", "assembly with a dominant member"),
-    "shared": Network(_assembly(_small, members=jd.models.shared), "C4.5", "assembly of one shared member"),
+    "neurons": Network(_assembly(_NEURON), "C4.3", "assembly of neurons"),
+    "small": Network(_assembly(_SMALL), "C4.3", "assembly of small networks"),
+    "recursive": Network(_assembly(_BRANCH), "C4.3", "assembly of assemblies of neurons"),
+    "dominated": Network(_assembly(_SMALL, shares=jd.models.dominated(1.0)), "C4.4", "assembly with a dominant member"),
+    "shared": Network(_assembly(_SMALL, members=jd.models.shared), "C4.5", "assembly of one shared member"),
     "linear0": Network(_mlp(None, None, activation=jax.nn.identity), "M", "linear, no bottleneck", _halves(3)),
     "linear1": Network(_mlp(None, 1, None, activation=jax.nn.identity), "M", "linear, one bottleneck", _halves(2, 2)),
     "linear1deep": Network(

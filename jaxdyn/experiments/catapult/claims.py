@@ -39,18 +39,8 @@ CLAIMS = (
         SHARES,
     ),
     Claim("C1.3/boundary", "Training ends at η_rel = 4: geometric mean.", BOTH, Within(3.8, 4.2), BRACKETS),
-    Claim(
-        "C1.4/peak",
-        "The peak grows with the rate from 2.2 to 3.6: exponent.",
-        f"{ZHU}, figure 8",
-        AtLeast(0.0),
-    ),
-    Claim(
-        "C1.4/kernel",
-        "The final λ falls with the rate from 2.2 to 3.6: exponent.",
-        f"{ZHU}, figure 8",
-        AtMost(0.0),
-    ),
+    Claim("C1.4/peak", "The peak grows with the rate from 2.2 to 3.6: exponent.", f"{ZHU}, figure 8", AtLeast(0.0)),
+    Claim("C1.4/kernel", "The final λ falls with the rate from 2.2 to 3.6: exponent.", f"{ZHU}, figure 8", AtMost(0.0)),
     Claim(
         "C1.4/size",
         "Final λ over initial λ does not depend on the width, or γ: exponent.",

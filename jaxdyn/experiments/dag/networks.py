@@ -54,9 +54,8 @@ def _inner(model: jd.Model, prefix: str, last: int) -> Any:
 class Linearity:
     """How linear some functions of a network are around the anchor."""
 
-    functions: Callable[[Any, Any], Any] = dataclasses.field(
-        metadata={"static": True}
-    )  # `(params, x) -> [n, 3]`, the `FUNCTIONS`
+    # `(params, x) -> [n, 3]`, the `FUNCTIONS`
+    functions: Callable[[Any, Any], Any] = dataclasses.field(metadata={"static": True})
     x: Any  # one example [1, d]
     key: Any  # random key
     radius: float  # R

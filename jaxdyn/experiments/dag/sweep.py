@@ -75,8 +75,7 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
 
 narrow = by_case(
-    "architectures",
-    {"B1": ("fixed budget",), "B2": ("fully connected", "deep"), "C3.4": ("uniform", "heavy-tailed")},
+    "architectures", {"B1": ("fixed budget",), "B2": ("fully connected", "deep"), "C3.4": ("uniform", "heavy-tailed")}
 )
 
 

@@ -90,9 +90,8 @@ def _compared(array: Any, back: Any) -> tuple[Any, Any, str]:
 
 
 def _text(back: Any, best: _Best) -> str:
-    numbers = sorted(float(back(number)) for number in mean_interval(best.values)[1:])
-    middle = float(back(mean_interval(best.values)[0]))
-    return f"{middle:.3g} [{numbers[0]:.3g}, {numbers[1]:.3g}] at η_rel = {best.rate:g}"
+    middle, *ends = (float(back(number)) for number in mean_interval(best.values))
+    return f"{middle:.3g} [{min(ends):.3g}, {max(ends):.3g}] at η_rel = {best.rate:g}"
 
 
 def _logs(here: Any, model: str) -> Any:

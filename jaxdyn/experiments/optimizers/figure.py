@@ -30,14 +30,10 @@ def draw(config: Config, dataset: Any) -> Any:
         axes[0, 2].plot(dataset["scale"], final.sel(optimizer=name), ".-", color=colors[name], label=name)
         if np.isfinite(scale := float(found["scale"].sel(optimizer=name))):
             axes[0, 2].plot(scale, final.sel(optimizer=name, scale=scale), "o", color=colors[name], ms=6)
-    axes[0, 2].set(
-        xscale="log",
-        yscale="log",
-        xlabel="rate over the largest of its grid",
-        title="final training loss; the chosen rate",
-    )
+    axes[0, 2].set(xscale="log", yscale="log", xlabel="rate over the largest of its grid")
+    axes[0, 2].set_title("final training loss; the chosen rate")
     page.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside right center")
     what = f"x₁ x₂, d = {config.dim}" if config.task == "polynomial" else "ten digits"
     sizes = f"n = {config.num_train}, width {config.width}, {config.seeds} seeds, batches of {config.batch_size}"
     page.suptitle(f"{what}, {sizes}")
-    return page  # fmt: skip
+    return page

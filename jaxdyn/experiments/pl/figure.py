@@ -24,14 +24,12 @@ def draw(config: Config, dataset: Any) -> Any:
         eta = float(np.median(one["learning_rate"]))
         relative = (one["loss"] / one["loss"].isel(step=0)).median("seed")
         axes[0, 0].plot(one["step"], relative, color=color, label=name)
-        axes[0, 0].plot(
-            one["step"], theory.descent(one["step"], learning_rate=eta, constant=mu), color=color, ls=":", lw=1.0
-        )
+        promised = theory.descent(one["step"], learning_rate=eta, constant=mu)
+        axes[0, 0].plot(one["step"], promised, color=color, ls=":", lw=1.0)
         axes[0, 1].plot(one["step"], one["ratio"].where(relative > FLOOR).median("seed"), color=color, label=name)
         axes[0, 1].plot(one["step"], c * one["kernel"].median("seed"), color=color, ls=":", lw=1.0)
-    for place, title in zip(
-        axes[0], ("L_t/L_0, guaranteed (1 − ημ)^t dotted", "‖∇L‖²/(2L), c λ_min(K) dotted"), strict=False
-    ):
+    titles = ("L_t/L_0, guaranteed (1 − ημ)^t dotted", "‖∇L‖²/(2L), c λ_min(K) dotted")
+    for place, title in zip(axes[0], titles, strict=False):
         place.set_yscale("log")
         place.set_xlabel("step")
         place.set_title(title)

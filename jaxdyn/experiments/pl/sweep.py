@@ -118,8 +118,9 @@ def _quadratic_map(params: Any, x: Any) -> Any:
     return (x[:, :dim] @ params + 0.5 * jnp.einsum("p,npq,q->n", params, squares, params))[:, None]
 
 
-def _random_map(key: Any, num: int = 8, dim: int = 60, bend: float = 0.1) -> Any:
-    """Gaussian a_i, and A_i symmetric with ‖A_i‖ about `bend`; targets of norm about 1."""
+def _random_map(key: Any) -> Any:
+    """Gaussian a_i, and A_i symmetric with ‖A_i‖ about 0.1; targets of norm about 1."""
+    num, dim, bend = 8, 60, 0.1
     linear, square, target = (jax.random.fold_in(key, i) for i in range(3))
     squares = jax.random.normal(square, (num, dim, dim))
     squares = bend / (2 * np.sqrt(2 * dim)) * (squares + squares.transpose(0, 2, 1))

@@ -35,16 +35,8 @@ def draw(config: Config, dataset: Any) -> Any:
     left.set_xlabel("maximal rate, ratio to 1/(c λ_max(K_0))")
     for index, name in enumerate(PREDICTED.values()):
         middle, low, high = np.array([spread(ratio[name].sel(width=width))[:3] for width in config.widths]).T
-        shift = np.array(config.widths) * 1.04**index
-        right.errorbar(
-            shift,
-            middle,
-            [middle - low, high - middle],
-            marker="o",
-            ms=3,
-            label=WORDS[name],
-            color=figures.COLORS[index],
-        )
+        shift, reach = np.array(config.widths) * 1.04**index, [middle - low, high - middle]
+        right.errorbar(shift, middle, reach, marker="o", ms=3, label=WORDS[name], color=figures.COLORS[index])
     right.axhline(1.0, color="0.7", lw=0.8, zorder=0)
     right.set_xscale("log", base=2)
     right.set_xlabel("width")

@@ -40,28 +40,15 @@ class Config:
 
 _DATA = ("gaussian", "positive", "digits")
 _WIDTHS = (32, 64, 128, 256, 512, 1024)
+_SMOOTH = ("tanh", "swish")
 
 PRESETS = {
     "ci": Config(32, (32, 128), (1, 2), (), _DATA[:2], (0.9,), 3, 16, 80, 3, 40.0),
-    "laptop": Config(128, _WIDTHS, (1, 2, 3), ("tanh", "swish"), _DATA, (0.5, 0.9), 4, 32, 300, 6, 40.0),
+    "laptop": Config(128, _WIDTHS, (1, 2, 3), _SMOOTH, _DATA, (0.5, 0.9), 4, 32, 300, 6, 40.0),
     "desk": Config(
-        256,
-        _WIDTHS,
-        (1, 2, 3),
-        ("tanh", "swish"),
-        _DATA,
-        (0.5, 0.9),
-        12,
-        32,
-        300,
-        6,
-        40.0,
-        unit_gain=True,
-        first_seed=100,
+        256, _WIDTHS, (1, 2, 3), _SMOOTH, _DATA, (0.5, 0.9), 12, 32, 300, 6, 40.0, unit_gain=True, first_seed=100
     ),
-    "paper": Config(
-        2048, (*_WIDTHS, 2048, 4096, 8192), (1, 2, 3), ("tanh", "swish"), _DATA, (0.5, 0.9), 16, 128, 1000, 12, 40.0
-    ),
+    "paper": Config(2048, (*_WIDTHS, 2048, 4096, 8192), (1, 2, 3), _SMOOTH, _DATA, (0.5, 0.9), 16, 128, 1000, 12, 40.0),
 }
 
 
@@ -118,9 +105,8 @@ def ensemble(config: Config) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         learning_rate, optimizer = _optimizer(here.optimizer, ratio, curvature, params0)
         ends = {"loss_test": jd.probes.TestLoss(), "curvature": lambda at: c * jd.probes.NTKNorm(task.x)(at)}
         rates = {"learning_rate": lambda _: learning_rate, "relative_rate": lambda _: learning_rate * curvature}
-        losses = jd.record(jd.every(1), loss=jd.probes.BatchLoss())
         records = (
-            losses,
+            jd.record(jd.every(1), loss=jd.probes.BatchLoss()),
             jd.record(jd.at([0, config.steps]), dim="end", **ends),
             jd.record(jd.at([0]), dim="start", **rates),
         )

@@ -83,7 +83,7 @@ def result(one: Any, other: Any, shapes: Any, operands: Sequence[Value]) -> Valu
     places: tuple[bool, ...] = ()
     if name in PLACES and len(value.axes) == 1 and value.is_regular and holds_places(one.outvars[0].aval.dtype):
         places = PLACES[name](one, value, operands)
-    # whose places stay places or pick own rows
+    # operands whose places stay places, or pick the example's own rows
     told = range(len(operands)) if places else (1,) * _is_own(one, operands)
     is_ranked = any(v.is_ranked if i in told else v.is_placed for i, v in enumerate(operands)) or not value.is_regular
     if name in RANKED:

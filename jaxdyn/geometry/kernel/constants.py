@@ -44,12 +44,7 @@ def known(first: Any, second: Any) -> dict[str, Any]:
 
 
 def confirmed(traces: Sequence[Any], trace: Callable[[], Any]) -> bool:
-    """Whether constants that were read for few examples hold the same for as many as there are.
-
-    Args:
-        traces: the programmes for two numbers of examples.
-        trace: gives the programme for as many as there are.
-    """
+    """Whether constants that were read from the programmes for few examples hold the same in that for all, which `trace` gives."""
     pairs = list(zip(*map(_arrays, traces), strict=False))
     read = [known(a, b) if np.shape(a) != np.shape(b) else {"is_ranked": True} for a, b in pairs]
     if all(found.get("is_ranked") for found in read):

@@ -15,16 +15,10 @@ _INNER = ((0, 1), (0, 1), (0, 1))  # the first two operands, then the other two,
 
 
 def contract(first: Mapping[int, Any], second: Mapping[int, Any], dtype: Any, *, is_whole: bool) -> Any:
-    """The kernel of all roots together.
-
-    Args:
-        first: gradients at the rows, as made by `gradients.gradients`.
-        second: gradients at the columns.
-        dtype: in which to sum.
-        is_whole: whether to return all blocks, or their sum over equal outputs.
+    """The kernel of all roots together, from their gradients (`gradients.gradients`) at the rows and at the columns.
 
     Returns:
-        [n1, n2, k, k], or the trace over outputs [n1, n2]; 0 if there is none.
+        All blocks [n1, n2, k, k], or the trace over outputs [n1, n2], summed in `dtype`; 0 if there is no root.
     """
     total: Any = 0
     for root, one in first.items():

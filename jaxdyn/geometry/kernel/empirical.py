@@ -21,7 +21,6 @@ References:
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -105,14 +104,7 @@ def ntk_blocks(
     return _kernel(apply, params, x1, x2, memory, is_whole=True)
 
 
-def ntk_plan(
-    apply: Apply,
-    params: Params,
-    x1: Any,
-    x2: Any = None,
-    *,
-    memory: int | None = None,
-) -> Plan:
+def ntk_plan(apply: Apply, params: Params, x1: Any, x2: Any = None, *, memory: int | None = None) -> Plan:
     """The route that `ntk` takes for each parameter leaf, with its counted work. Nothing is computed.
 
     Args:
@@ -133,14 +125,12 @@ def ntk_plan(
         >>> [(leaf.path, leaf.route, leaf.equations) for leaf in plan.routes]
         [('b', 'gradient', '1 add'), ('w', 'outer', '1 dot_general')]
     """
-    program, routes, stream = _prepare(apply, params, x1, x2, memory, is_whole=False)
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    ]
+    program, routes, (rows, columns, num_passes) = _prepare(apply, params, x1, x2, memory, is_whole=False)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     entries = tuple(
         LeafRoute(
-            _name(program, route.root, paths),
+            _name(program, route.root, names),
             program.shape(route.root),
             route.kind,
             route.equations,
@@ -149,21 +139,12 @@ def ntk_plan(
         )
         for route in routes
     )
-    return Plan(entries, stream.rows, stream.columns, stream.num_passes, program.shape(program.output)[0])
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """How many examples are taken at a time, and how often a pass is made."""
-
-    rows: int
-    columns: int
-    num_passes: int
+    return Plan(entries, rows, columns, num_passes, program.shape(program.output)[0])
 
 
 def _kernel(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, is_whole: bool) -> Any:
     with jax.default_matmul_precision("highest"):
-        program, routes, stream = _prepare(apply, params, x1, x2, memory, is_whole=is_whole)
+        program, routes, (rows, columns, num_passes) = _prepare(apply, params, x1, x2, memory, is_whole=is_whole)
         leaves = jax.tree.leaves(params)
         dtype = jnp.promote_types(program.avals[program.output].dtype, jnp.float32)
         num_outputs = program.shape(program.output)[0]
@@ -178,11 +159,11 @@ def _kernel(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, is
 
         if not any(route.kind != "unused" for route in routes):
             return jnp.zeros((x1.shape[0], (x1 if x2 is None else x2).shape[0], *tail), dtype)
-        if stream.num_passes <= 2:
+        if num_passes <= 2:
             first = passes(x1)
-            kernel = _by_rows(block, first, first if x2 is None else passes(x2), stream.rows, x1.shape[0])
+            kernel = _by_rows(block, first, first if x2 is None else passes(x2), rows, x1.shape[0])
         else:
-            kernel = _by_tiles(block, passes, x1, x1 if x2 is None else x2, stream)
+            kernel = _by_tiles(block, passes, x1, x1 if x2 is None else x2, rows, columns)
         if x2 is not None:
             return kernel
         return (kernel + jnp.transpose(kernel, (1, 0, 3, 2) if is_whole else (1, 0))) / 2
@@ -196,17 +177,17 @@ def _by_rows(block: Any, first: Any, second: Any, rows: int, n1: int) -> Any:
     return parts.reshape(-1, *parts.shape[2:])[:n1]
 
 
-def _by_tiles(block: Any, passes: Any, x1: Any, x2: Any, stream: _Stream) -> Any:
+def _by_tiles(block: Any, passes: Any, x1: Any, x2: Any, rows: int, columns: int) -> Any:
     """Gradients made anew for each tile of the kernel."""
-    columns = _in_blocks(x2, stream.columns)
+    blocks = _in_blocks(x2, columns)
 
-    def band(rows: Any) -> Any:
-        first = passes(rows)
-        parts = jax.lax.map(lambda column: block(first, passes(column)), columns)  # [blocks, rows, columns, …]
+    def band(examples: Any) -> Any:
+        first = passes(examples)
+        parts = jax.lax.map(lambda column: block(first, passes(column)), blocks)  # [blocks, rows, columns, …]
         parts = jnp.moveaxis(parts, 0, 1)
         return parts.reshape(parts.shape[0], -1, *parts.shape[3:])[:, : x2.shape[0]]
 
-    bands = jax.lax.map(band, _in_blocks(x1, stream.rows))
+    bands = jax.lax.map(band, _in_blocks(x1, rows))
     return bands.reshape(-1, *bands.shape[2:])[: x1.shape[0]]
 
 
@@ -223,20 +204,17 @@ def _prepare(apply: Any, params: Any, x1: Any, x2: Any, memory: int | None, *, i
     check(apply, params, x1)
     program = trace(apply, params, x1)
     routes = choose(program, n1, n2, is_whole=is_whole)
-    stream = _stream(program, routes, n1, n2, _MEMORY if memory is None else memory, is_symmetric=x2 is None)
-    return program, routes, stream
+    blocks = _blocks(program, routes, n1, n2, _MEMORY if memory is None else memory, is_symmetric=x2 is None)
+    return program, routes, blocks
 
 
-def _stream(
-    program: Program,
-    routes: tuple[Route, ...],
-    n1: int,
-    n2: int,
-    memory: int,
-    *,
-    is_symmetric: bool,
-) -> _Stream:
-    """Block sizes within a budget: everything at once, or rows of one set of gradients, or tiles."""
+def _blocks(
+    program: Program, routes: tuple[Route, ...], n1: int, n2: int, memory: int, *, is_symmetric: bool
+) -> tuple[int, int, int]:
+    """Examples in the rows and columns of a block within a budget, and how often a pass is made.
+
+    Everything at once, or rows of one set of gradients, or tiles.
+    """
     results = [v for equation in program.equations for v in equation.outvars if v in program.varying]
     activations = sum(math.prod(program.shape(v)) * program.avals[v].dtype.itemsize for v in results)
     held = sum(route.held for route in routes) + activations
@@ -244,11 +222,11 @@ def _stream(
     num_examples = n1 if is_symmetric else n1 + n2
     if num_examples * held <= memory / 2:
         rows = max(1, min(n1, int(memory / 2 / max(1.0, n2 * paired))))
-        return _Stream(rows, n2, 1 if is_symmetric else 2)
+        return rows, n2, 1 if is_symmetric else 2
     side = max(1, int((math.sqrt(held**2 + paired * memory) - held) / paired) if paired else int(memory / 2 / held))
     rows, columns = min(n1, side), min(n2, side)
     num_rows = -(-n1 // rows)
-    return _Stream(rows, columns, num_rows + num_rows * -(-n2 // columns))
+    return rows, columns, num_rows + num_rows * -(-n2 // columns)
 
 
 def _validate(x1: Any, x2: Any, memory: int | None) -> None:
@@ -259,10 +237,10 @@ def _validate(x1: Any, x2: Any, memory: int | None) -> None:
         raise ValueError(f"`memory` is a positive number of bytes (or None for 1 GiB), but is {memory}.")
 
 
-def _name(program: Program, root: int, paths: list[str]) -> str:
+def _name(program: Program, root: int, names: list[str]) -> str:
     """The path of a leaf, with the box of a piece."""
     if root < program.num_leaves:
-        return paths[root]
+        return names[root]
     equation = program.producers[root]
     box = window(equation, equation.outvars.index(root)) or ()
-    return f"{paths[equation.invars[0]]}[{', '.join(f'{start}:{stop}' for start, stop in box)}]"
+    return f"{names[equation.invars[0]]}[{', '.join(f'{start}:{stop}' for start, stop in box)}]"

@@ -18,13 +18,7 @@ from jaxdyn.geometry.kernel.uses import Factor, form, product, right_factor, sor
 
 
 def gradients(program: Program, routes: Sequence[Route], leaves: Sequence[Any], x: Any) -> dict[int, Any]:
-    """The gradients at each example of a batch.
-
-    Args:
-        program: the function of one example.
-        routes: the route of each root.
-        leaves: the parameters.
-        x: examples [n, *d].
+    """The gradients at each example of a batch [n, *d].
 
     Returns:
         For each root: on the `outer` route, a pair of `Factor`s for each use, with arrays [n, S, …] and [n, k, S, …]; else the

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxdyn._jaxpr import scan_parts
 from jaxdyn.geometry.kernel import constants
 from jaxdyn.geometry.kernel.axes import SIZES, Value, check_along, refuse, result
-from jaxdyn.geometry.kernel.inlining import scan_parts
 
 
 def check(apply: Any, params: Any, x: Any) -> int:

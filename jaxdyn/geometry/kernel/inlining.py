@@ -10,16 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from jaxdyn._jaxpr import scan_parts
+
 _UNROLLED = 1000  # equations that an unrolled scan may add
-
-
-def scan_parts(scan: Any) -> tuple[int, int]:
-    """How many constants and how many carried values lead the operands of a scan; the rest has one axis more than in the body."""
-    body = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
-    num_xs = sum(v.aval.ndim != w.aval.ndim for v, w in zip(scan.invars, body.invars, strict=True))
-    num_ys = sum(v.aval.ndim != w.aval.ndim for v, w in zip(scan.outvars, body.outvars, strict=True))
-    num_carry = len(scan.outvars) - num_ys
-    return len(scan.invars) - num_xs - num_carry, num_carry
 
 
 def _call(source: Any, avals: Sequence[Any], platforms: Any) -> Any:
@@ -57,11 +50,8 @@ def _unrolled(scan: Any) -> Callable[..., Any]:
     order = list(reversed(range(length)) if scan.params["reverse"] else range(length))
 
     def function(*args: Any) -> Any:
-        consts, carry, xs = (
-            args[:num_consts],
-            list(args[num_consts : num_consts + num_carry]),
-            args[num_consts + num_carry :],
-        )
+        consts, rest = args[:num_consts], args[num_consts:]
+        carry, xs = list(rest[:num_carry]), rest[num_carry:]
         collected: dict[int, Any] = {}
         for step in order:
             results = body(*consts, *carry, *(jax.lax.index_in_dim(x, step, keepdims=False) for x in xs))

@@ -49,14 +49,7 @@ def is_isometric(step: Step | Split) -> bool:
 def pull_back(
     program: Program, values: Mapping[int, Any], path: Path, left: Factor, right: Factor
 ) -> tuple[Factor, Factor]:
-    """The factors of the gradient at the beginning of a path, from those at its end.
-
-    Args:
-        program: the program.
-        values: all values that do not depend on the example.
-        path: as found by `linear_paths`, or a tail of it.
-        left: left factor at the end.
-        right: right factor at the end.
+    """The factors of the gradient at the beginning of a path (of `linear_paths`, or a tail of one), from those at its end.
 
     Raises:
         NotSeparableError: if a step mixes the axes of both.

@@ -16,10 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend import core
 
-from jaxdyn._jaxpr import Rule, bind, evaluate
+from jaxdyn._jaxpr import Rule, bind, evaluate, hashed, scalar
 from jaxdyn.geometry.kernel.inlining import INLINED
 
 
@@ -80,13 +79,7 @@ class Program:
 
 
 def trace(apply: Any, params: Any, x: Any) -> Program:
-    """The flat program of one example.
-
-    Args:
-        apply: `(params, x: [n, *d]) -> [n, k]`.
-        params: parameters; only shapes and dtypes matter.
-        x: inputs [n, *d]; only the shape of one example matters.
-    """
+    """The flat program of one example; of parameters and inputs [n, *d] only shapes and dtypes matter."""
     leaves, structure = jax.tree.flatten(params)
     kinds = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
     example = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
@@ -112,14 +105,9 @@ def execute(
     given: Mapping[int, Any] | None = None,
     equations: Sequence[Equation] | None = None,
 ) -> dict[int, Any]:
-    """All values of a program.
+    """All values of a program, or those of some of its equations.
 
-    Args:
-        program: the program.
-        leaves: the parameters.
-        rule: `(equation, operands) -> results`.
-        given: further values known beforehand, such as the example, or parameters and constants replaced.
-        equations: those to execute; None means all.
+    `given` are further values known beforehand, such as the example, or parameters and constants replaced.
     """
     values: dict[int, Any] = {**dict(enumerate(leaves)), **program.constants, **(given or {})}
     evaluate(program.equations if equations is None else equations, values, (), rule)
@@ -201,9 +189,7 @@ class _Flat:
 
     def constant(self, value: Any) -> int:
         """The number of a constant; equal scalars share one."""
-        key: Any = ("constant", id(value))
-        if isinstance(value, (bool, int, float, complex, np.generic, np.ndarray)) and np.ndim(value) == 0:
-            key = ("scalar", type(value).__name__, str(np.asarray(value).dtype), np.asarray(value).tobytes())
+        key: Any = scalar(value) or ("constant", id(value))
         if key not in self.known:
             number = self.new(jax.typeof(value), frozenset(), is_varying=False)
             self.constants[number] = value
@@ -232,15 +218,16 @@ class _Flat:
         if inlined is not None:
             consts = [self.constant(c) for c in inlined.consts]
             return self.inline(inlined.jaxpr, consts, inputs[len(inputs) - len(inlined.jaxpr.invars) :])
-        key = _key(source, inputs)
-        if key is not None and key in self.known:
+        params = None if source.effects else hashed(source.params)
+        key = (source.primitive.name, inputs, params)  # of equal equations
+        if params is not None and key in self.known:
             return tuple(self.known[key])
         is_varying = any(v in self.varying for v in inputs)
         outputs = tuple(self.new(var.aval, leaves, is_varying=is_varying) for var in source.outvars)
         self.equations.append(Equation(source, inputs, outputs))
         if source.primitive.name == "platform_index":
             self.platforms[outputs[0]] = source.params["platforms"]
-        if key is not None:
+        if params is not None:
             self.known[key] = outputs
         return outputs
 
@@ -260,15 +247,3 @@ def _is_apart(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> boo
     return any(
         stop_a <= start_b or stop_b <= start_a for (start_a, stop_a), (start_b, stop_b) in zip(a, b, strict=True)
     )
-
-
-def _key(source: Any, inputs: tuple[int, ...]) -> Any:
-    """What equal equations have in common; None where equality cannot be told."""
-    if source.effects:
-        return None
-    try:
-        key = (source.primitive.name, inputs, tuple(sorted(source.params.items(), key=lambda item: item[0])))
-        hash(key)
-    except TypeError:
-        return None
-    return key

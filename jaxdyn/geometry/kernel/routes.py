@@ -54,14 +54,7 @@ class Route:
 
 
 def choose(program: Program, n1: int, n2: int, *, is_whole: bool) -> tuple[Route, ...]:
-    """The cheapest exact route of each root.
-
-    Args:
-        program: the function of one example.
-        n1: examples in the rows.
-        n2: examples in the columns.
-        is_whole: whether all k × k blocks are wanted, or their trace.
-    """
+    """The cheapest exact route of each root to a kernel [n1, n2]; `is_whole` where all k × k blocks are wanted, not their trace."""
     views = linear_paths(program)
     products, others = _find(program)
     members = {

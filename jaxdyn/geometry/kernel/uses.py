@@ -80,7 +80,7 @@ def find(program: Program, equation: Equation, position: int) -> Use | None:
 
 
 def product(use: Use, h: Any, v: Any) -> tuple[Any, Factor]:
-    """Z and the left factor."""
+    """The result z and its left factor."""
     z, left = PRODUCTS[use.equation.name].product(use, h, v)
     return z, _drop_ones(left, use)
 

@@ -28,7 +28,7 @@ def constant(m: int) -> Law:
         >>> constant(3)(np.array([0.2, 0.9])).tolist()
         [3, 3]
     """
-    _positive(m, "m")
+    _positive(m)
     return lambda u: u.__array_namespace__().full(u.shape, m)
 
 
@@ -43,7 +43,7 @@ def uniform(m: int, *, factor: float | int = 3.0) -> Law:
         >>> uniform(2)(np.array([0.0, 0.5, 0.99])).tolist()
         [2, 4, 6]
     """
-    _positive(m, "m")
+    _positive(m)
     _at_least_one(factor, "factor")
     most = int(np.floor(factor * m))
 
@@ -62,7 +62,7 @@ def heavy_tailed(m: int, *, power: float | int, tail: float | int = 1.0) -> Law:
         power: c, at least 1; the theory allows any.
         tail: its exponent, positive; below 1 a few vertices have most of the edges.
     """
-    _positive(m, "m")
+    _positive(m)
     _at_least_one(power, "power")
     if tail <= 0:
         raise ValueError(f"`tail` must be positive, but is {tail}.")
@@ -88,7 +88,7 @@ def fixed_mean(m: int, *, mean: float | int, most: int) -> Law:
     Raises:
         ValueError: for a mean out of reach.
     """
-    if not _positive(m, "m") <= mean < most:
+    if not _positive(m) <= mean < most:
         raise ValueError(f"The mean of in-degrees from {m} to {most} is not {mean}.")
     if m == mean:
         return constant(m)
@@ -122,7 +122,8 @@ def layered(sizes: Sequence[int]) -> Graph:
         >>> layered((3, 4, 1)).num_edges
         16
     """
-    return _from_masks(sizes, [np.ones((size, before), bool) for before, size in _pairs(sizes)], reach=1)
+    check_sizes(sizes)
+    return _from_masks(sizes, [np.ones((size, before), bool) for before, size in itertools.pairwise(sizes)], reach=1)
 
 
 def densely_connected(sizes: Sequence[int]) -> Graph:
@@ -200,7 +201,7 @@ def small_world(sizes: Sequence[int], *, neighbours: int, rewire: float | int, s
         raise ValueError(f"`rewire` is a probability, but is {rewire}.")
     generator = np.random.default_rng(seed)
     masks = []
-    for layer, (before, size) in enumerate(_pairs(sizes), start=1):
+    for layer, (before, size) in enumerate(itertools.pairwise(sizes), start=1):
         if layer in (1, len(sizes) - 1):
             masks.append(np.ones((size, before), bool))
             continue
@@ -247,11 +248,6 @@ def pruned(whole: Graph, *, keep: float | int, seed: int) -> Graph:
     is_kept[shuffled[np.unique(whole.sources[shuffled], return_index=True)[1]]] = True
     edges = (whole.sources[is_kept], whole.targets[is_kept])
     return graph(edges, inputs=whole.inputs.tolist(), outputs=whole.outputs.tolist()).renamed(whole.names)
-
-
-def _pairs(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    check_sizes(sizes)
-    return list(itertools.pairwise(sizes))
 
 
 def check_reach(reach: int | None) -> None:
@@ -326,9 +322,9 @@ def check_sizes(sizes: Sequence[int]) -> None:
         )
 
 
-def _positive(m: int, name: str) -> int:
+def _positive(m: int) -> int:
     if m < 1:
-        raise ValueError(f"`{name}` is a number of parents, at least 1, but is {m}.")
+        raise ValueError(f"`m` is a number of parents, at least 1, but is {m}.")
     return m
 
 

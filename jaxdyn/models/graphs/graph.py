@@ -66,6 +66,13 @@ class Graph:
         return _order.order(self.layers, self.inputs)
 
     @property
+    def places(self) -> np.ndarray:
+        """The place of each vertex within its layer, [v]."""
+        places = np.empty(self.num_vertices, np.int64)
+        places[self.order] = np.concatenate([np.arange(size) for size in self.sizes])
+        return places
+
+    @property
     def min_in_degree(self) -> int:
         """The smallest in-degree beyond the first layer, m of the theory; of the first layer where there is no other."""
         return int(self._later().min())

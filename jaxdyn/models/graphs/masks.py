@@ -54,10 +54,7 @@ class Masks:
                 + (f"{early[:5]} are outputs of earlier layers." if early else "they are listed in another order.")
             )
         wanted = reads_of([graph]) if reads is None else tuple(tuple(sorted(row)) for row in reads)
-        bounds = np.concatenate([[0], np.cumsum(sizes)])
-        place = np.empty(graph.num_vertices, np.int64)
-        place[order] = np.arange(graph.num_vertices) - bounds[layers[order]]
-        into = layers[graph.targets]
+        place, into = graph.places, layers[graph.targets]
         masks = []
         for layer in range(1, len(sizes)):
             is_here = into == layer
