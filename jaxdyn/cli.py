@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     planning.add_argument("--preset", choices=PRESETS, default="paper", help="size of the experiment (default: paper)")
     planning.add_argument("--on", default="H100", metavar="DEVICE", help="accelerator to budget for (default: H100)")
     planning.add_argument("--count", type=int, default=1, help="how many of them (default: 1)")
-    planning.add_argument("--efficiency", type=float, default=0.3, help="share of the published peaks (default: 0.3)")
+    planning.add_argument(
+        "--efficiency", type=float, default=0.5, help="share of the published peak rate (default: 0.5)"
+    )
     planning.set_defaults(action=_plan, command="plan")
 
     run = commands.add_parser(

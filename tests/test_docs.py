@@ -6,15 +6,18 @@ import importlib
 import inspect
 import io
 import re
+import shlex
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import jax
 import pytest
+import yaml
 
 import jaxdyn as jd
-from jaxdyn import experiments
+from jaxdyn import cli, experiments
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -135,3 +138,42 @@ def test_links_of_the_readme_lead_somewhere():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text)
     assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
+EXAMPLES = sorted((ROOT / "docs" / "examples").iterdir())
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_the_command_lines_of_the_files_for_clusters_are_understood(file):
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".sh":
+        assert subprocess.run(["bash", "-n", str(file)], capture_output=True).returncode == 0
+    else:
+        service, job = yaml.safe_load_all(text)
+        assert (service["kind"], job["kind"], job["spec"]["completionMode"]) == ("Service", "Job", "Indexed")
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        told = {one["name"]: one["value"] for one in container["env"]}
+        name, subdomain = job["metadata"]["name"], job["spec"]["template"]["spec"]["subdomain"]
+        assert told["JAX_COORDINATOR_ADDRESS"].startswith(f"{name}-0.{subdomain}:")
+        assert int(told["JAX_NUM_PROCESSES"]) == job["spec"]["completions"] == job["spec"]["parallelism"]
+        assert subdomain == service["metadata"]["name"]
+    words = [shlex.split(line) for line in re.findall(r"\bjaxdyn run .*", text)]
+    assert words
+    names = re.search(r"names=\((.*)\)", text)
+    for name in names[1].split() if names else ["width"]:
+        for line in words:
+            options, rest = cli._parser().parse_known_args([name if word == "$name" else word for word in line[1:]])
+            assert not rest
+            assert options.preset in experiments.load(options.name).presets
+
+
+@pytest.mark.slow  # each plan traces 48 cells
+@pytest.mark.timeout(900)
+def test_what_clusters_says_of_the_paper_preset_is_what_the_planner_says():
+    text = (ROOT / "docs" / "guides" / "clusters.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(--on .*?)` \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    assert len(rows) == 4
+    for options, duration, hours in rows:
+        command = [sys.executable, "-m", "jaxdyn", "plan", "width", "--preset", "paper", *options.split()]
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert f" {duration}, {hours} device-hours" in told

@@ -1,5 +1,8 @@
 """What a sweep would cost elsewhere follows from counts and published rates, by hand."""
 
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +33,32 @@ def test_large_networks_are_bound_by_their_products():
     assert found.seconds == pytest.approx(products / 0.5e9, rel=0.1)
     assert found.bound["flops"] == found.seconds
     assert found.device_hours == pytest.approx(found.seconds / 3600)
+
+
+def test_what_moves_most_bytes_is_bound_by_the_peak_bandwidth():
+    found = jd.ensemble.budget(_plan(), _device(rate=1e30, bandwidth=1e6), efficiency=0.1)
+    assert found.bound["bytes"] == found.seconds
+    assert found.seconds == pytest.approx(_plan().cells[0].step.touched * 16 * 100 / 1e6)
+
+
+MEASURED = json.loads((Path(__file__).parents[2] / "benchmarks/results/accelerator-h100.json").read_text())
+
+
+@pytest.mark.parametrize(("width", "members"), [(256, 64), (64, 1024), (4096, 8)])
+def test_what_was_measured_on_a_gpu_is_foretold_within_a_factor_of_one_and_a_half(width, members):
+    (section,) = [one for one in MEASURED["sections"] if one["section"] == "ensembles"]
+    (row,) = [one for one in section["rows"] if one["what"] == f"{members} members of 64-{width}-{width}-1"]
+    task = jd.tasks.polynomial(jax.random.key(0), degree=2, dim=64, n=128)
+
+    def run(seed):
+        model = jd.models.mlp((64, width, width, 1), activation=jnp.tanh)
+        return jd.Training(model, task, optax.sgd(0.1), steps=1000, key=jax.random.key(seed))
+
+    plan = jd.ensemble.plan(run, vmap={"seed": np.arange(members)})
+    ratio = (
+        jd.ensemble.budget(plan, "H100").seconds / row["ms a step"]
+    )  # a thousand steps in seconds, one in milliseconds
+    assert 1 / 1.5 <= ratio <= 1.5, ratio
 
 
 def test_small_networks_are_bound_by_launches_whatever_the_count_of_devices():
