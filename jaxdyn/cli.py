@@ -126,6 +126,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(action=_report, command="report")
 
+    figure = commands.add_parser(
+        "figure",
+        help="draw the figure of a store again, for a paper",
+        description="Draw the figure of an experiment's store. Nothing is computed; the suffix of the file says the format.",
+    )
+    figure.add_argument("store", help="path or URL of a zarr store of an experiment")
+    figure.add_argument("-o", "--output", type=Path, help="pdf, svg or png (default: the store's name with .pdf, here)")
+    figure.set_defaults(action=_figure, command="figure")
+
     doctor = commands.add_parser("doctor", help="print what this set-up is, and what is slow about it")
     doctor.set_defaults(action=_doctor, command="doctor")
     return parser
@@ -274,6 +283,25 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
     options.output.write_text(page, encoding="utf-8")
     size = len(page.encode()) / 1e6
     print(f"{options.output}: {len(runs)} {'store' if len(runs) == 1 else 'stores'}, {size:.1f} MB")
+    return 0
+
+
+def _figure(options: argparse.Namespace, _: list[str]) -> int:
+    import jax
+
+    from jaxdyn import report
+    from jaxdyn.analysis import figures
+
+    name, dataset = report.of_experiment(options.store)
+    missing = int((~dataset["done"]).sum())
+    if missing:
+        raise ValueError(
+            f"The store {options.store!r} lacks {missing} of {dataset['done'].size} members; the command that began it, run again, ends it."
+        )
+    output = options.output or Path(options.store.rstrip("/").rpartition("/")[2]).with_suffix(".pdf")
+    with jax.enable_x64(bool(dataset.attrs.get("float64"))):
+        drawn = experiments.load(name).figure(dataset)
+    print(figures.save(drawn, output))
     return 0
 
 

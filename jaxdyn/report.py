@@ -59,6 +59,19 @@ def read(store: str | Path) -> Run:
     Raises:
         ValueError: where there is no jaxdyn store, for one of no experiment, and for one of an experiment that has changed since.
     """
+    name, dataset = of_experiment(store)
+    done, total = int(dataset["done"].sum()), int(dataset["done"].size)
+    verdicts, figure, caption = _judged(name, dataset, store) if done == total else ((), "", "")
+    preset, date = _written(store)
+    return Run(name, str(store), done, total, verdicts, figure, caption, preset, date, dict(dataset.attrs))
+
+
+def of_experiment(store: str | Path) -> tuple[str, Any]:
+    """The name of the experiment that a store belongs to, and its dataset.
+
+    Raises:
+        ValueError: where there is no jaxdyn store, and for one of no experiment.
+    """
     dataset, known = results.open(store), experiments.names()
     name = dataset.attrs.get("experiment")
     if "done" not in dataset:
@@ -68,10 +81,7 @@ def read(store: str | Path) -> Run:
             f"The store {str(store)!r} belongs to no experiment (its attribute `experiment` is {name!r}; there are "
             f"{', '.join(known)}). `jaxdyn show` prints what it holds."
         )
-    done, total = int(dataset["done"].sum()), int(dataset["done"].size)
-    verdicts, figure, caption = _judged(name, dataset, store) if done == total else ((), "", "")
-    preset, date = _written(store)
-    return Run(name, str(store), done, total, verdicts, figure, caption, preset, date, dict(dataset.attrs))
+    return str(name), dataset
 
 
 def page(runs: Sequence[Run], records: Iterable[Record] = ()) -> str:

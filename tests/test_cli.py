@@ -91,6 +91,13 @@ def test_run_show_and_report_end_with_figure_dataset_verdicts_and_page(tmp_path,
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert all(one["statement"] in page for one in written["verdicts"])
     assert "data:image/svg+xml" in page
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["figure", f"{store}/"]) == 0
+    assert (tmp_path / "w.pdf").read_bytes().startswith(b"%PDF")
+    assert cli.main(["figure", store, "-o", "paper/w.svg"]) == 0
+    assert "<svg" in (tmp_path / "paper" / "w.svg").read_text(encoding="utf-8")
+    assert cli.main(["figure", store, "-o", "w.doc"]) == 2
+    capsys.readouterr()
     assert cli.main(["claims", str(tmp_path / "w.json"), "--experiment", "width"]) == 0
     assert "ci, changed" in " ".join(capsys.readouterr().out.split())
     monkeypatch.setattr(cli, "_set_up", lambda *_, **__: None)  # this process is not the command's
@@ -105,6 +112,7 @@ def test_run_show_and_report_end_with_figure_dataset_verdicts_and_page(tmp_path,
     ("arguments", "words"),
     [
         (["show", "/nowhere.zarr"], "no jaxdyn store"),
+        (["figure", "/nowhere.zarr"], "no jaxdyn store"),
         (["run", "width", "--store", "/proc/nothing/w.zarr", "--preset", "ci"], "nothing"),
     ],
 )
