@@ -1,15 +1,19 @@
 """The house rules that an eye can miss: length of files, private modules, import circles, an experiment's modules, claims without JAX."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jaxdyn import experiments
 
-ROOT = Path(__file__).parents[1] / "jaxdyn"
+TOP = Path(__file__).parents[1]
+ROOT = TOP / "jaxdyn"
 FILES = {
     ".".join(("jaxdyn", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): file
     for file in ROOT.rglob("*.py")
@@ -85,3 +89,21 @@ def test_an_experiment_has_its_modules_and_its_claims_load_no_jax(name):
     assert len(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body) == 1
     program = f"import sys, jaxdyn.experiments.{name}.claims as c; assert c.CLAIMS; print(sorted(set(sys.modules) & {{'jax', 'xarray'}}))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("file", sorted((TOP / ".github" / "workflows").iterdir()), ids=lambda file: file.name)
+def test_workflows_run_what_is_there(file):
+    read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    steps = [step for job in read["jobs"].values() for step in job["steps"]]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands
+    for command in commands:
+        first = command.split()[0]
+        assert first in ("pip", "uv") or os.access(TOP / first, os.X_OK), command
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[\w/.-]+", step["uses"]) for step in steps if "uses" in step)
+
+
+def test_workflows_test_the_versions_of_python_that_the_site_names():
+    matrix = yaml.safe_load((TOP / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["ci"]["strategy"]["matrix"]
+    installing = (TOP / "docs" / "guides" / "installing.md").read_text(encoding="utf-8")
+    assert matrix["python"] == re.findall(r"^\| (3\.\d+) \|", installing, re.MULTILINE)
