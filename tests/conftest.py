@@ -3,8 +3,11 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests send Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("NPROC", "8")  # two virtual CPU devices on two cores can hang XLA otherwise
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("MPLBACKEND", "agg")
